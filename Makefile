@@ -1,0 +1,60 @@
+# Each target does everything on a machine that has Python >= 3.11 and make; the second time it is quick.
+#   make demo TEXT="..."     also complete a sentence of your own
+#   make test JOBS=8         tests in eight processes (two by default)
+#   make test PYTHON=python3.12   the interpreter that .venv is made with
+
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+PEER_ARGS ?=
+INSTALL_INPUTS := setup.cfg pyproject.toml constraints.txt
+
+# One thread for each test process, or the processes crowd each other out.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+export TEXT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench test-peer
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.installed ## compose, train, compare, save and reload a small TALL, offline, in minutes
+	$(BIN)/tall demo $${TEXT:+--text "$$TEXT"}
+
+test: $(VENV)/.installed-dev ## run the tests that take seconds
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev ## repair what lint can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## run every benchmark
+	@for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || { echo "no benchmark yet"; exit 0; }; \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+test-peer: $(VENV)/.installed-dev ## run transformers' own common tests on our classes
+	$(TEST_ENV) $(BIN)/python tests/peer/run.py -n $(JOBS) $(PEER_ARGS)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tall-hf needs Python >= 3.11; '$(PYTHON)' is older or missing. Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv first."; exit 1; }
+
+$(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(INSTALL_INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,train,eval]"
+	@touch $@ $(VENV)/.installed

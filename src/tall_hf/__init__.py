@@ -1,0 +1,1 @@
+"""TALL for Hugging Face."""
