@@ -52,9 +52,11 @@ $(BIN)/python:
 		{ rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv first."; exit 1; }
 
 $(VENV)/.installed: $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@echo "Installing into $(VENV) (minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,train,eval]"
+	@echo "Installing into $(VENV) (minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
