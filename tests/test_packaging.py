@@ -1,4 +1,4 @@
-"""The package as it is installed: every folder of the tree is in setup.cfg's list, and every data file matches a pattern."""
+"""The package as installed: every folder of the tree is listed in setup.cfg, every data file matches a pattern."""
 
 import configparser
 from pathlib import Path
