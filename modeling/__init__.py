@@ -1,1 +1,1 @@
-"""What travels to the Hub with a model: flat files that import torch and transformers only, never tall_hf."""
+"""What travels to the Hub: the files of a TALL's remote code, importable at home as `tall_hf.modeling`."""

@@ -1,0 +1,240 @@
+"""TALLConfig: the three frozen parts' configurations and the switches of the trainable adapters between them."""
+
+import copy
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+
+SOURCE_FUSIONS = ("last",)
+SOURCE_BRIDGES = ("marian", "gated", "concat", "none")
+TRANSLATOR_TYPES = ("marian", "m2m_100", "mbart")
+
+# The paper's Qwen2.5-0.5B experiment on Hebrew: what `TALLConfig()` describes when it is given no parts.
+_DEFAULT_PARTS = {
+    "lr_hr_config": {
+        "model_type": "marian",
+        "vocab_size": 60269,
+        "d_model": 1024,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 16,
+        "decoder_attention_heads": 16,
+        "encoder_ffn_dim": 4096,
+        "decoder_ffn_dim": 4096,
+        "max_position_embeddings": 1024,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "pad_token_id": 60268,
+        "decoder_start_token_id": 60268,
+    },
+    "llm_config": {
+        "model_type": "qwen2",
+        "vocab_size": 151936,
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "tie_word_embeddings": True,
+    },
+    "hr_lr_config": {
+        "model_type": "marian",
+        "vocab_size": 65839,
+        "d_model": 512,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 8,
+        "decoder_attention_heads": 8,
+        "encoder_ffn_dim": 2048,
+        "decoder_ffn_dim": 2048,
+        "max_position_embeddings": 512,
+        "activation_function": "swish",
+        "scale_embedding": True,
+        "pad_token_id": 65838,
+        "decoder_start_token_id": 65838,
+    },
+}
+
+
+class TALLConfig(PreTrainedConfig):
+    """Configuration of a TALL model (arXiv 2506.05057): three frozen parts and the adapters that join them.
+
+    Without arguments it describes the paper's Hebrew model around Qwen2.5-0.5B.
+
+    Args:
+        lr_hr_config (`dict` or `PreTrainedConfig`):
+            The frozen translator from the low-resource into the high-resource language (Marian, M2M100/NLLB, mBART).
+        llm_config (`dict` or `PreTrainedConfig`):
+            The frozen LLM, of which only the body is used.
+        hr_lr_config (`dict` or `PreTrainedConfig`):
+            The translator back, of which the decoder and its LM head are used (Marian, M2M100/NLLB, mBART).
+        source_bridge (`str`, defaults to `"marian"`):
+            How the source sentence reaches the LLM. `"marian"`: custom decoder 1 of the paper writes the LLM's input;
+            `"gated"`: its output is added to the LLM's own embeddings behind a gate that starts closed; `"concat"`: the
+            aligned source states stand before the embeddings of the translation; `"none"`: the translation alone.
+        source_fusion (`str`, defaults to `"last"`):
+            Which layers of the source encoder are read. `"last"`: the last one, as in the paper.
+        alignment_hidden_size (`int`, *optional*):
+            Hidden width of both dimension alignments; twice their output width when not given, as in the paper.
+        alignment_dropout (`float`, defaults to 0.1):
+            Dropout inside both alignments.
+        bridge_attention_heads (`int`, *optional*):
+            Heads of custom decoder 1; those of the LR→HR translator's decoder when not given.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of the alignments' linear weights at the start.
+        translation_generation_config (`dict`, *optional*):
+            The LR→HR translator's own generation settings, used by `model.translate`.
+        components (`dict`, *optional*):
+            Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`.
+
+    Raises:
+        ValueError: for an unknown switch value, a part of an unsupported type, or widths and heads that do not divide.
+    """
+
+    model_type = "tall"
+    sub_configs = {"lr_hr_config": AutoConfig, "llm_config": AutoConfig, "hr_lr_config": AutoConfig}
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    lr_hr_config: dict | PreTrainedConfig | None = None
+    llm_config: dict | PreTrainedConfig | None = None
+    hr_lr_config: dict | PreTrainedConfig | None = None
+    source_bridge: str = "marian"
+    source_fusion: str = "last"
+    alignment_hidden_size: int | None = None
+    alignment_dropout: float = 0.1
+    bridge_attention_heads: int | None = None
+    initializer_range: float = 0.02
+    translation_generation_config: dict | None = None
+    components: dict | None = None
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        for name, default in _DEFAULT_PARTS.items():
+            setattr(self, name, _build_part(name, getattr(self, name), default))
+        # The composite writes with the HR→LR decoder, so its special tokens are that decoder's unless said otherwise.
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"):
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(self.hr_lr_config, name, None))
+        self.tie_word_embeddings = bool(self.tie_word_embeddings)
+        # Read by AutoModel and pipeline() when the checkpoint is loaded through trust_remote_code.
+        kwargs.setdefault(
+            "auto_map",
+            {
+                "AutoConfig": "configuration_tall.TALLConfig",
+                "AutoModel": "modeling_tall.TALLForCausalLM",
+                "AutoModelForCausalLM": "modeling_tall.TALLForCausalLM",
+                "AutoModelForSeq2SeqLM": "modeling_tall.TALLForCausalLM",
+            },
+        )
+        kwargs.setdefault(
+            "custom_pipelines",
+            {
+                "text-generation": {
+                    "impl": "pipeline_tall.TALLTextGenerationPipeline",
+                    "pt": ["AutoModelForSeq2SeqLM"],
+                    "type": "text",
+                }
+            },
+        )
+        super().__post_init__(**kwargs)
+        self.validate_tall()
+
+    def validate_tall(self):
+        """Check every switch, and that the parts fit together; each error says what would be accepted."""
+        _check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)
+        _check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
+        _check_positive("alignment_hidden_size", self.alignment_hidden_size)
+        _check_positive("bridge_attention_heads", self.bridge_attention_heads)
+        dropout = self.alignment_dropout
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
+            raise ValueError(f"`alignment_dropout` must be a number in [0, 1), got {dropout!r}.")
+        for name in ("lr_hr_config", "hr_lr_config"):
+            model_type = getattr(self, name).model_type
+            if model_type not in TRANSLATOR_TYPES:
+                raise ValueError(
+                    f"`{name}` is of type {model_type!r}; supported translators are {', '.join(TRANSLATOR_TYPES)} "
+                    "(NLLB checkpoints are of type m2m_100)."
+                )
+        if self.source_bridge in ("marian", "gated"):
+            self._check_bridge_heads()
+
+    def _check_bridge_heads(self):
+        width, heads = self.llm_embedding_size, self.bridge_heads
+        if width % heads:
+            below = [n for n in range(1, heads + 1) if width % n == 0]
+            raise ValueError(
+                f"Custom decoder 1 has the LLM's width {width}, which is not divisible by {heads} attention heads (from "
+                f"{'`bridge_attention_heads`' if self.bridge_attention_heads else 'the LR→HR translator'}). Pass "
+                f"`bridge_attention_heads={below[-1]}`, the largest count up to {heads} that divides it."
+            )
+
+    @property
+    def bridge_heads(self) -> int:
+        """Attention heads of custom decoder 1."""
+        return self.bridge_attention_heads or self.lr_hr_config.decoder_attention_heads
+
+    @property
+    def llm_embedding_size(self) -> int:
+        """Width of the LLM's token embeddings, which is what its body reads and writes (OPT may project inside)."""
+        text_config = self.llm_config.get_text_config()
+        return getattr(text_config, "word_embed_proj_dim", None) or text_config.hidden_size
+
+    @property
+    def max_source_length(self) -> int:
+        """Longest source sentence, in tokens of the LR→HR translator."""
+        return self.lr_hr_config.max_position_embeddings
+
+    @property
+    def max_translation_length(self) -> int:
+        """Longest translation, in tokens of the LLM, that the LLM and both custom transformers have positions for."""
+        text_config = self.llm_config.get_text_config()
+        llm_positions = getattr(text_config, "max_position_embeddings", None)  # BLOOM's ALiBi has no table
+        tables = [self.hr_lr_config.max_position_embeddings]
+        if self.source_bridge in ("marian", "gated"):
+            tables.append(self.lr_hr_config.max_position_embeddings)
+        if llm_positions is not None:
+            reserved = self.max_source_length if self.source_bridge == "concat" else 0
+            tables.append(llm_positions - reserved if llm_positions > reserved else llm_positions // 2)
+        return min(tables)
+
+    @property
+    def max_target_length(self) -> int:
+        """Longest target text, prefix and continuation together, in tokens of the HR→LR translator."""
+        return self.hr_lr_config.max_position_embeddings
+
+    def get_text_config(self, decoder=None, encoder=None):
+        """The HR→LR translator's configuration (what writes the text), or the source translator's for `encoder=True`."""
+        if encoder and not decoder:
+            return self.lr_hr_config.get_text_config(encoder=True)
+        return self.hr_lr_config.get_text_config(decoder=decoder)
+
+
+def _build_part(name, part, default):
+    # A config object is copied: sub-models write to theirs (dtype, attention), and callers may share one object.
+    if isinstance(part, PreTrainedConfig):
+        return copy.deepcopy(part)
+    if part is None:
+        part = default
+    if not isinstance(part, dict):
+        raise ValueError(f"`{name}` must be a configuration or a dict, got {type(part).__name__}.")
+    fields = {key: value for key, value in part.items() if key != "model_type"}
+    model_type = part.get("model_type", default["model_type"])
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know.")
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _check_positive(name, value):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"`{name}` must be a positive integer or None, got {value!r}.")

@@ -1,0 +1,231 @@
+"""TALLTextMixin: what a TALL does from text to text - translate, the next words with probabilities, completion."""
+
+import copy
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+
+if TYPE_CHECKING:
+    from .processing_tall import TALLProcessor
+
+# The paper strips '.' and ',' from predictions; this also joins "word" and "word." into one answer.
+_TRAILING_PUNCTUATION = ".,"
+
+
+class WordCountCriteria(StoppingCriteria):
+    """Stops a row once it has begun one more word than asked for, which is when the last word asked for is whole."""
+
+    def __init__(self, word_starts: torch.Tensor, prefix_length: int, num_words: int):
+        self.word_starts = word_starts
+        self.prefix_length = prefix_length
+        self.num_words = num_words
+
+    def __call__(self, input_ids, scores, **kwargs):
+        begun = self.word_starts[input_ids[:, self.prefix_length :]].sum(dim=1)
+        return begun > self.num_words
+
+
+class TALLTextMixin:
+    """Text in, text out, for TALLForCausalLM; every method takes the model's TALLProcessor."""
+
+    @torch.no_grad()
+    def translate(self, texts: str | list[str], processor: "TALLProcessor", **generation_kwargs) -> list[str]:
+        """Translate with the whole frozen LR→HR translator, under its own generation settings.
+
+        Args:
+            texts: sentences of the low-resource language.
+            processor: the model's processor.
+            generation_kwargs: for the translator's `generate`, such as `num_beams`.
+
+        Returns:
+            One translation a text; the empty string for a text without any word.
+        """
+        texts = processor.check_texts(texts)
+        spoken = [i for i, text in enumerate(texts) if text.strip()]
+        translations = [""] * len(texts)
+        if spoken:
+            inputs = processor.encode_source([texts[i] for i in spoken], return_tensors="pt").to(self.device)
+            ids = self.encoder.translator.generate(**inputs, **generation_kwargs)
+            for i, translation in zip(spoken, processor.decode_translations(ids), strict=True):
+                translations[i] = translation
+        return translations
+
+    @torch.no_grad()
+    def next_words(
+        self,
+        texts: str | list[str],
+        processor: "TALLProcessor",
+        top_k: int = 5,
+        translations: list[str] | None = None,
+        num_beams: int | None = None,
+        max_word_tokens: int = 12,
+    ) -> list[list[tuple[str, float]]]:
+        """Find the most probable next words of each text, by beams over a word's tokens.
+
+        A word ends where the tokenizer begins the next one, or the sentence ends. Probabilities are those of the word
+        given that the text goes on with a new word; spellings of one word by different tokens are added up, and so are
+        a word and the same word with a '.' or ',' behind it.
+
+        Args:
+            texts: unfinished sentences of the low-resource language; an empty one asks for first words.
+            processor: the model's processor.
+            top_k: how many words to return at most.
+            translations: ready translations of `texts`; made by `translate` when not given.
+            num_beams: how many unfinished words are followed at a time; `max(8, 2 * top_k)` when not given.
+            max_word_tokens: words of more tokens are not considered.
+
+        Returns:
+            For each text its words, each with its probability in (0, 1], the most probable first.
+        """
+        texts = processor.check_texts(texts)
+        if top_k < 1 or max_word_tokens < 1:
+            raise ValueError(f"`top_k` and `max_word_tokens` must be at least 1, got {top_k} and {max_word_tokens}.")
+        if not texts:
+            return []
+        translations = self.translate(texts, processor) if translations is None else translations
+        inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
+        batch, vocabulary = len(texts), self.final_logits_bias.shape[-1]
+        starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(vocabulary))
+        num_beams = min(num_beams or max(8, 2 * top_k), int(starts.sum()))
+
+        outputs = self(**inputs, use_cache=True, logits_to_keep=1)
+        log_probs = outputs.logits[:, -1].float().masked_fill(~starts, -math.inf).log_softmax(dim=-1)
+        scores, tokens = log_probs.topk(num_beams, dim=-1)
+        words = tokens.unsqueeze(-1)  # (batch, beams, tokens so far)
+
+        # From here on every row stands `num_beams` times.
+        cache = outputs.past_key_values
+        cache.batch_repeat_interleave(num_beams)
+        decoder_mask = inputs["decoder_attention_mask"].repeat_interleave(num_beams, dim=0)
+        encoded = {
+            "encoder_outputs": (outputs.encoder_last_hidden_state.repeat_interleave(num_beams, dim=0),),
+            "llm_attention_mask": inputs["llm_attention_mask"].repeat_interleave(num_beams, dim=0),
+        }
+        row_offsets = torch.arange(batch, device=self.device).unsqueeze(1) * num_beams
+        found = [{} for _ in texts]
+        room = self.config.max_target_length - decoder_mask.shape[1]
+        for _ in range(min(max_word_tokens, room)):
+            decoder_mask = torch.cat([decoder_mask, decoder_mask.new_ones(batch * num_beams, 1)], dim=1)
+            outputs = self(
+                **encoded,
+                decoder_input_ids=words[..., -1:].flatten(0, 1),
+                decoder_attention_mask=decoder_mask,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            log_probs = outputs.logits[:, -1].float().log_softmax(dim=-1).view(batch, num_beams, vocabulary)
+            ends = log_probs.masked_fill(continuations, -math.inf).logsumexp(dim=-1)
+            _collect_words(found, words, scores + ends, processor)
+            if self._words_are_settled(found, scores, top_k):
+                break
+            longer = scores.unsqueeze(-1) + log_probs.masked_fill(~continuations, -math.inf)
+            scores, choices = longer.flatten(1).topk(num_beams, dim=-1)
+            parents = choices // vocabulary
+            words = torch.cat(
+                [
+                    words.gather(1, parents.unsqueeze(-1).expand(-1, -1, words.shape[-1])),
+                    (choices % vocabulary).unsqueeze(-1),
+                ],
+                dim=-1,
+            )
+            cache.reorder_cache((parents + row_offsets).flatten())
+        return [sorted(words.items(), key=lambda item: (-item[1], item[0]))[:top_k] for words in found]
+
+    @staticmethod
+    def _words_are_settled(found, scores, top_k) -> bool:
+        # A longer word is never more probable than its beginning, so weak beginnings cannot change the answer's order.
+        best_unfinished = scores[:, 0].exp().tolist()
+        for words, unfinished in zip(found, best_unfinished, strict=True):
+            probabilities = sorted(words.values(), reverse=True)
+            if len(probabilities) < top_k or probabilities[top_k - 1] < unfinished:
+                return False
+        return True
+
+    @torch.no_grad()
+    def complete(
+        self,
+        texts: str | list[str],
+        processor: "TALLProcessor",
+        max_words: int = 10,
+        refresh_words: int = 0,
+        translations: list[str] | None = None,
+        **generation_kwargs,
+    ) -> list[str]:
+        """Continue each text by up to `max_words` words, or to the end of its sentence.
+
+        Args:
+            texts: unfinished sentences of the low-resource language.
+            processor: the model's processor.
+            max_words: how many words to add at most.
+            refresh_words: read and translate the grown text again after every so many words; 1 is the loop of the
+                paper, 0 reads and translates once.
+            translations: ready translations of `texts` for the first reading; made by `translate` when not given.
+            generation_kwargs: for `generate`; greedy unless `do_sample=True`.
+
+        Returns:
+            Each text with its continuation.
+        """
+        texts = list(processor.check_texts(texts))
+        if max_words < 0 or refresh_words < 0:
+            raise ValueError(f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}.")
+        unfinished, words_left = list(range(len(texts))), max_words
+        while unfinished and words_left > 0:
+            num_words = min(refresh_words or max_words, words_left)
+            batch = [texts[i] for i in unfinished]
+            if translations is None:
+                translations = self.translate(batch, processor)
+            continuations = self._generate_words(batch, translations, processor, num_words, generation_kwargs)
+            still_unfinished = []
+            for i, (continued, ended) in zip(unfinished, continuations, strict=True):
+                grown = continued != texts[i]
+                texts[i] = continued
+                if grown and not ended:
+                    still_unfinished.append(i)
+            unfinished, words_left, translations = still_unfinished, words_left - num_words, None
+        return texts
+
+    def _generate_words(self, texts, translations, processor, num_words, generation_kwargs):
+        """Continue by at most `num_words` words; (text with continuation, whether the sentence ended) a text."""
+        inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
+        prefix_length = inputs["decoder_input_ids"].shape[1]
+        starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1]))
+        generation_config = copy.deepcopy(self.generation_config)
+        if not generation_kwargs.get("do_sample", False):
+            # Sampling settings next to greedy decoding would only bring warnings.
+            generation_config.do_sample = False
+            generation_config.temperature = generation_config.top_k = generation_config.top_p = None
+        room = self.config.max_target_length - prefix_length
+        generation_kwargs = {"max_new_tokens": min(16 * num_words, room), **generation_kwargs}
+        ids = self.generate(
+            **inputs,
+            generation_config=generation_config,
+            stopping_criteria=StoppingCriteriaList([WordCountCriteria(starts, prefix_length, num_words)]),
+            **generation_kwargs,
+        )
+        continued = []
+        for text, row in zip(texts, ids[:, prefix_length:], strict=True):
+            text_pieces = starts[row] | continuations[row]
+            ended = bool((~text_pieces).any())
+            length = int(text_pieces.long().cumprod(dim=0).sum())  # up to the end of the sentence
+            begun = starts[row[:length]].cumsum(dim=0)
+            row = row[:length][begun <= num_words]
+            addition = processor.decode_target(row)
+            glued = len(row) > 0 and not bool(starts[row[0]])
+            space = "" if glued or not text.strip() or not addition else " "
+            continued.append((text.rstrip() + space + addition if addition else text, ended))
+        return continued
+
+
+def _collect_words(found, words, scores, processor):
+    """Add finished beams, (batch, beams, tokens) with log-probabilities (batch, beams), to each row's {word: p}."""
+    for row_words, row_tokens, row_scores in zip(found, words.tolist(), scores.tolist(), strict=True):
+        for tokens, score in zip(row_tokens, row_scores, strict=True):
+            if score == -math.inf:
+                continue
+            word = processor.decode_target(tokens)
+            word = word.rstrip(_TRAILING_PUNCTUATION) or word
+            if word:
+                row_words[word] = row_words.get(word, 0.0) + math.exp(score)

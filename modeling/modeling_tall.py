@@ -1,0 +1,566 @@
+"""TALLForCausalLM: frozen translator encoder, trained adapters, frozen LLM, trained adapters, frozen translator decoder.
+
+This folder is what travels to the Hub: flat files that import torch, transformers and each other, nothing else.
+Stage numbers and section references are those of the TALL paper (arXiv 2506.05057).
+"""
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    GenerationMixin,
+    MarianConfig,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.marian.modeling_marian import MarianDecoder, MarianEncoder
+from transformers.utils import can_return_tuple, logging
+
+from .alignment_tall import DimensionAlignment
+from .configuration_tall import TALLConfig
+from .generation_tall import TALLTextMixin
+
+
+if TYPE_CHECKING:
+    # A relative import makes `save_pretrained` copy the file: this one lets the pipeline travel with the model.
+    from .pipeline_tall import TALLTextGenerationPipeline  # noqa: F401
+
+logger = logging.get_logger(__name__)
+
+
+class TALLPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and the capabilities shared by TALL's modules."""
+
+    config_class = TALLConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["MarianEncoderLayer", "MarianDecoderLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, TALLEncoder):
+            if module.gate is not None:
+                init.zeros_(module.gate)
+            if module.embedding_std is not None:
+                init.copy_(module.embedding_std, module.llm.get_input_embeddings().weight.float().std())
+        elif isinstance(module, TALLForCausalLM) and module.final_logits_bias is not None:
+            init.zeros_(module.final_logits_bias)
+
+
+class TALLEncoder(TALLPreTrainedModel):
+    """Stages 1 to 6: the source sentence and its translation, through the LLM, to what the HR→LR decoder reads."""
+
+    def __init__(self, config: TALLConfig):
+        super().__init__(config)
+        translator = AutoModelForSeq2SeqLM.from_config(config.lr_hr_config)
+        if config.translation_generation_config is not None:
+            translator.generation_config = GenerationConfig.from_dict(dict(config.translation_generation_config))
+        llm = AutoModel.from_config(config.llm_config)
+        llm_size = llm.get_input_embeddings().embedding_dim
+        source_size = config.lr_hr_config.d_model
+        target_size = config.hr_lr_config.d_model
+
+        self.translator = translator
+        self.llm = llm
+        self.source_alignment = None
+        self.source_decoder = None
+        # One element, not a scalar: sharded training cannot split a tensor without dimensions.
+        self.gate = nn.Parameter(torch.zeros(1)) if config.source_bridge == "gated" else None
+        # The spread of the LLM's embeddings, so that what a bridge adds has a size the LLM was pretrained on.
+        scaled = config.source_bridge in ("gated", "concat")
+        self.register_buffer("embedding_std", torch.ones(1) if scaled else None)
+        if config.source_bridge != "none":
+            self.source_alignment = self._alignment(source_size, llm_size)
+        if config.source_bridge in ("marian", "gated"):
+            self.source_decoder = MarianDecoder(_source_decoder_config(config, llm_size))
+            self.source_decoder.embed_tokens = None  # its queries are the LLM's embeddings
+        self.target_alignment = self._alignment(llm_size, target_size)
+        self.target_encoder = MarianEncoder(_target_encoder_config(config))
+        self.target_encoder.embed_tokens = None  # it reads aligned states
+
+        self.freeze_parts()
+        self.post_init()
+
+    def _alignment(self, input_size: int, output_size: int) -> DimensionAlignment:
+        hidden_size = self.config.alignment_hidden_size or 2 * output_size
+        return DimensionAlignment(input_size, output_size, hidden_size, self.config.alignment_dropout)
+
+    def freeze_parts(self):
+        """Take the pretrained parts, and the fixed position tables of the custom transformers, out of training."""
+        self.translator.requires_grad_(False)
+        self.llm.requires_grad_(False)
+        self.target_encoder.embed_positions.requires_grad_(False)
+        if self.source_decoder is not None:
+            self.source_decoder.embed_positions.requires_grad_(False)
+
+    def get_input_embeddings(self):
+        return self.translator.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.translator.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        llm_input_ids: torch.LongTensor | None = None,
+        llm_attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput:
+        """Encode source sentences and their translations.
+
+        Args:
+            input_ids: source tokens of the LR→HR translator, (batch, source length).
+            attention_mask: 1 for tokens, 0 for padding on either side; all ones when not given.
+            llm_input_ids: tokens of the translation for the LLM, (batch, translation length).
+            llm_attention_mask: as `attention_mask`.
+            output_attentions: return custom encoder 2's self-attentions.
+            output_hidden_states: return custom encoder 2's hidden states, its input first.
+
+        Returns:
+            `last_hidden_state` (batch, translation length, HR→LR width): each row's tokens first, padding behind.
+
+        Raises:
+            ValueError: without `llm_input_ids`, or for an input longer than a position table.
+        """
+        if llm_input_ids is None:
+            raise ValueError(
+                "`llm_input_ids`, the tokens of the translation, are missing. Make them together with the other inputs: "
+                "`processor(text=texts, translations=model.translate(texts, processor), return_tensors='pt')`."
+            )
+        _check_length("input_ids", input_ids, self.config.max_source_length)
+        _check_length("llm_input_ids", llm_input_ids, self.config.max_translation_length)
+        source_mask, input_ids = squeeze_padding(attention_mask, input_ids)
+        llm_mask, llm_input_ids = squeeze_padding(llm_attention_mask, llm_input_ids)
+
+        embeddings = self.llm.get_input_embeddings()(llm_input_ids)
+        if self.config.source_bridge == "none":
+            source_states = None
+        else:
+            source_states = self.source_alignment(self.encode_source(input_ids, source_mask))
+        llm_states = self.read_with_llm(embeddings, llm_mask, source_states, source_mask)
+        return self.target_encoder(
+            inputs_embeds=self.target_alignment(llm_states),
+            attention_mask=llm_mask,
+            output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=(
+                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        )
+
+    def encode_source(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Stage 1: (batch, source length) tokens to (batch, source length, source width) states."""
+        encoder = self.translator.get_encoder()
+        return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def bridge_source(
+        self,
+        embeddings: torch.Tensor,
+        llm_mask: torch.Tensor,
+        source_states: torch.Tensor | None,
+        source_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Stage 3: the LLM's input, (batch, translation length, LLM width), for every bridge but `"concat"`."""
+        if self.config.source_bridge == "none":
+            return embeddings
+        decoded = self.source_decoder(
+            inputs_embeds=embeddings,
+            attention_mask=llm_mask,
+            encoder_hidden_states=source_states,
+            encoder_attention_mask=source_mask,
+            use_cache=False,
+        ).last_hidden_state
+        if self.config.source_bridge == "gated":
+            return embeddings + torch.tanh(self.gate) * self.embedding_std * decoded
+        return decoded
+
+    def read_with_llm(
+        self,
+        embeddings: torch.Tensor,
+        llm_mask: torch.Tensor,
+        source_states: torch.Tensor | None,
+        source_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Stages 3 and 4: the frozen LLM's states on the translation, (batch, translation length, LLM width)."""
+        if self.config.source_bridge != "concat":
+            inputs_embeds = self.bridge_source(embeddings, llm_mask, source_states, source_mask)
+            return self.llm(inputs_embeds=inputs_embeds, attention_mask=llm_mask, use_cache=False).last_hidden_state
+        # Source and translation become one sequence without a hole, so that positions count tokens and not padding.
+        joint_mask, joint = squeeze_padding(
+            torch.cat([source_mask, llm_mask], dim=1),
+            torch.cat([self.embedding_std * source_states, embeddings], dim=1),
+        )
+        joint_states = self.llm(inputs_embeds=joint, attention_mask=joint_mask, use_cache=False).last_hidden_state
+        columns = torch.arange(embeddings.shape[1], device=embeddings.device)
+        columns = columns + source_mask.sum(dim=1, keepdim=True).long()
+        return joint_states.gather(1, columns.unsqueeze(-1).expand(-1, -1, joint_states.shape[-1]))
+
+
+class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
+    """The whole of TALL: TALLEncoder (stages 1 to 6) and the frozen HR→LR decoder with its LM head (stage 7)."""
+
+    _tied_weights_keys = {"lm_head.weight": "decoder.embed_tokens.weight"}
+    # The Trainer hands over `num_items_in_batch`, so that accumulated small batches equal the big one.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: TALLConfig):
+        super().__init__(config)
+        translator = AutoModelForSeq2SeqLM.from_config(config.hr_lr_config)
+        self.encoder = TALLEncoder(config)
+        self.decoder = translator.get_decoder()
+        self.lm_head = translator.get_output_embeddings()
+        self.register_buffer("final_logits_bias", translator.final_logits_bias)
+
+        self.freeze_parts()
+        self.post_init()
+
+    def freeze_parts(self):
+        """Take every pretrained part out of training; the adapters keep their `requires_grad`."""
+        self.encoder.freeze_parts()
+        self.decoder.requires_grad_(False)
+        self.lm_head.requires_grad_(False)
+
+    def tie_weights(self, missing_keys=None, recompute_mapping=True):
+        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
+        if missing_keys is not None:
+            # `from_pretrained` makes every parameter anew, trainable, and ends here.
+            self.freeze_parts()
+
+    def train(self, mode: bool = True):
+        """Switch the trainable modules only: the frozen parts stay in evaluation mode, without dropout."""
+        super().train(mode)
+        for part in (self.encoder.translator, self.encoder.llm, self.decoder, self.lm_head):
+            part.eval()
+            if mode:
+                # Gradient checkpointing looks at the layer's own flag; what is inside the layer stays in eval mode.
+                for layer in part.modules():
+                    if isinstance(layer, GradientCheckpointingLayer):
+                        layer.training = True
+        return self
+
+    def get_encoder(self, modality=None):
+        return self.encoder
+
+    def get_decoder(self):
+        return self.decoder
+
+    def get_input_embeddings(self):
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.encoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings):
+        self.lm_head = new_embeddings
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        raise NotImplementedError(
+            "A TALL reads and writes with the vocabularies of three frozen models, which cannot be resized. Resize the "
+            "part's own checkpoint and compose again."
+        )
+
+    @property
+    def dummy_inputs(self):
+        ids = torch.ones((1, 2), dtype=torch.long, device=self.device)
+        return {"input_ids": ids, "llm_input_ids": ids, "decoder_input_ids": ids}
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        llm_input_ids: torch.LongTensor | None = None,
+        llm_attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Seq2SeqLMOutput:
+        """Predict the low-resource text from its own prefix, its source sentence and the translation of that.
+
+        Args:
+            input_ids: source tokens of the LR→HR translator, (batch, source length).
+            attention_mask: 1 for source tokens, 0 for padding, on either side; all ones when not given.
+            llm_input_ids: tokens of the translation for the LLM, (batch, translation length).
+            llm_attention_mask: as `attention_mask`, for the translation.
+            decoder_input_ids: start token(s) and prefix in the HR→LR translator's tokens, (batch, target length).
+            decoder_attention_mask: 1 for tokens, 0 for padding, on either side, over cached and new tokens; all ones
+                when not given. Without it a batch must hold no padding: Marian's padding token is also its start token.
+            labels: the token after each of `decoder_input_ids`, -100 where there is no loss; (batch, target length).
+            encoder_outputs: what `encoder` returned; with it `input_ids` and `llm_input_ids` are not read.
+            past_key_values: the decoder's cache.
+            use_cache: whether to return a cache; never when there are labels.
+            logits_to_keep: compute logits for the last n positions (0: all), or for the given positions.
+            num_items_in_batch: what the summed loss is divided by, instead of the number of labels.
+            output_attentions: return the attentions of custom encoder 2 and of the decoder.
+            output_hidden_states: return the hidden states of custom encoder 2 and of the decoder.
+
+        Returns:
+            `Seq2SeqLMOutput` with logits (batch, kept positions, target vocabulary).
+
+        Raises:
+            ValueError: for missing inputs, an input longer than a position table, or labels that are all -100.
+        """
+        if decoder_input_ids is None:
+            raise ValueError(
+                "`decoder_input_ids`, the start token and the text so far, are missing: "
+                "`processor(text=..., translations=...)` makes them."
+            )
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if encoder_outputs is None:
+            if input_ids is None:
+                raise ValueError("Pass either `input_ids` and `llm_input_ids`, or `encoder_outputs`.")
+            encoder_outputs = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                llm_input_ids=llm_input_ids,
+                llm_attention_mask=llm_attention_mask,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        if llm_attention_mask is not None:
+            # The encoder's states stand in the order of `squeeze_padding`: tokens first.
+            llm_attention_mask = squeeze_padding(llm_attention_mask)[0]
+
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if labels is not None or (self.training and self.is_gradient_checkpointing):
+            use_cache = False
+        if use_cache and past_key_values is None:
+            decoder_config = self.config.get_text_config(decoder=True)
+            past_key_values = EncoderDecoderCache(
+                DynamicCache(config=decoder_config), DynamicCache(config=decoder_config)
+            )
+
+        decoder_outputs = self.decoder(
+            inputs_embeds=self._embed_target(decoder_input_ids, decoder_attention_mask, past_key_values),
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_attention_mask=llm_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(decoder_outputs.last_hidden_state[:, kept]) + self.final_logits_bias
+
+        loss = None
+        if labels is not None:
+            loss = _label_loss(logits, labels[:, kept], num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+
+    def _embed_target(self, input_ids, attention_mask, past_key_values):
+        """Embed the prefix such that each row counts its positions from its own first token.
+
+        The translators' decoders number positions by column, which is wrong for a row padded on the left, and add the
+        position to the embedding. So the difference is put into the embedding: zero, exactly, where nothing is padded.
+        """
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        length = input_ids.shape[1]
+        _check_length("decoder_input_ids", input_ids, self.config.max_target_length, past_length)
+        embeddings = self.decoder.get_input_embeddings()(input_ids)
+        if attention_mask is None:
+            return embeddings
+        columns = torch.arange(past_length, past_length + length, device=input_ids.device)
+        rows = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+        correction = self._target_positions(rows) - self._target_positions(columns)
+        # Marian multiplies the embeddings it is given by its scale before it adds the positions.
+        scale = self.decoder.embed_scale if self.config.hr_lr_config.model_type == "marian" else 1.0
+        return embeddings + (correction / scale).to(embeddings.dtype)
+
+    def _target_positions(self, positions: torch.LongTensor) -> torch.Tensor:
+        """Rows of the decoder's position table, as its own family looks them up."""
+        table = self.decoder.embed_positions
+        if self.config.hr_lr_config.model_type == "m2m_100":
+            return table.weights[positions + table.padding_idx + 1]
+        if self.config.hr_lr_config.model_type == "mbart":
+            return table.weight[positions + table.offset]
+        return table.weight[positions]
+
+    def parameter_table(self) -> list[tuple[str, int, int, int]]:
+        """Count parameters as the paper's Tables 2 to 4 do; works on the meta device.
+
+        Returns:
+            Rows (module, total, trainable as the paper counts, requires_grad). The paper counts the fixed position
+            tables of the two custom transformers as trained. The tied LM head is listed but not in the total, and
+            neither is the half of the LR→HR translator that only translates, which stands below it.
+        """
+        encoder = self.encoder
+        llm_embeddings = encoder.llm.get_input_embeddings()
+        source_encoder = encoder.translator.get_encoder()
+        head_is_tied = self.config.tie_word_embeddings
+        rows = [
+            ("LR→HR encoder", _count(source_encoder), 0, _count(source_encoder, True)),
+            ("LLM embeddings", _count(llm_embeddings), 0, _count(llm_embeddings, True)),
+            _adapter_row("alignment 1", encoder.source_alignment),
+            _adapter_row("custom decoder 1", encoder.source_decoder),
+            (
+                "LLM body",
+                _count(encoder.llm) - _count(llm_embeddings),
+                0,
+                _count(encoder.llm, True) - _count(llm_embeddings, True),
+            ),
+            _adapter_row("alignment 2", encoder.target_alignment),
+            _adapter_row("custom encoder 2", encoder.target_encoder),
+            ("HR→LR decoder", _count(self.decoder), 0, _count(self.decoder, True)),
+        ]
+        if encoder.gate is not None:
+            rows.insert(4, ("gate", 1, 1, int(encoder.gate.requires_grad)))
+        head = ("LM head", _count(self.lm_head), 0, _count(self.lm_head, True))
+        if not head_is_tied:
+            rows.append(head)
+        total = ("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
+        if head_is_tied:
+            rows.append(("LM head (tied)", head[1], 0, 0))
+        rows.append(total)
+        decoder_half = _count(encoder.translator) - _count(source_encoder)
+        rows.append(("LR→HR decoder (translation only, not in the total)", decoder_half, 0, 0))
+        return rows
+
+
+def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Move the padding of each row behind its tokens, keeping their order.
+
+    Args:
+        attention_mask: (batch, length), non-zero for tokens; all ones when None (then a tensor must be given).
+        tensors: (batch, length) or (batch, length, width), moved alike.
+
+    Returns:
+        The moved mask, then the moved tensors.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
+        return attention_mask, *tensors
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    moved = [attention_mask.gather(1, order)]
+    for tensor in tensors:
+        index = order if tensor.dim() == 2 else order.unsqueeze(-1).expand_as(tensor)
+        moved.append(tensor.gather(1, index))
+    return tuple(moved)
+
+
+def _source_decoder_config(config: TALLConfig, width: int) -> MarianConfig:
+    """Custom decoder 1: layers, heads and feed-forward of the LR→HR translator's decoder at the LLM's width."""
+    part = config.lr_hr_config
+    return _marian_config(
+        config,
+        part,
+        d_model=width,
+        decoder_layers=part.decoder_layers,
+        decoder_attention_heads=config.bridge_heads,
+        decoder_ffn_dim=part.decoder_ffn_dim,
+        # The cache and the masks count layers and heads by the encoder's fields.
+        encoder_layers=part.decoder_layers,
+        encoder_attention_heads=config.bridge_heads,
+        activation_function="gelu",
+        is_decoder=True,
+    )
+
+
+def _target_encoder_config(config: TALLConfig) -> MarianConfig:
+    """Custom encoder 2: a Marian encoder with the HR→LR translator's encoder settings."""
+    part = config.hr_lr_config
+    return _marian_config(
+        config,
+        part,
+        d_model=part.d_model,
+        encoder_layers=part.encoder_layers,
+        encoder_attention_heads=part.encoder_attention_heads,
+        encoder_ffn_dim=part.encoder_ffn_dim,
+        activation_function=part.activation_function,
+    )
+
+
+def _marian_config(config: TALLConfig, part, **settings) -> MarianConfig:
+    marian_config = MarianConfig(
+        # Neither custom transformer embeds tokens; one row is the smallest table Marian can be built with.
+        vocab_size=1,
+        pad_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=0,
+        forced_eos_token_id=None,
+        max_position_embeddings=part.max_position_embeddings,
+        scale_embedding=part.scale_embedding,
+        dropout=part.dropout,
+        attention_dropout=part.attention_dropout,
+        activation_dropout=part.activation_dropout,
+        init_std=part.init_std,
+        is_encoder_decoder=False,
+        **settings,
+    )
+    marian_config._attn_implementation = copy.copy(config._attn_implementation)
+    return marian_config
+
+
+def _label_loss(logits, labels, num_items_in_batch):
+    if not torch.compiler.is_compiling() and not bool((labels != -100).any()):
+        raise ValueError(
+            "`labels` are -100 everywhere, so there is no position to learn from. Check the collator's loss positions "
+            "and that no sentence lost its last word to truncation."
+        )
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(logits.device).flatten(), reduction=reduction)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def _check_length(name, input_ids, limit, past_length=0):
+    length = input_ids.shape[1] + past_length
+    if length == 0:
+        raise ValueError(f"`{name}` has no tokens: its length is 0, at least 1 is needed.")
+    if length > limit:
+        raise ValueError(
+            f"`{name}` reaches {length} tokens, but there are positions for {limit} only. Shorten the text, or let the "
+            "processor truncate it (it does by default); when generating, ask for fewer new tokens."
+        )
+
+
+def _count(module, requires_grad_only=False):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not requires_grad_only)
+
+
+def _adapter_row(name, module):
+    if module is None:
+        return (name, 0, 0, 0)
+    return (name, _count(module), _count(module), _count(module, True))
+
+
+TALLForCausalLM.register_for_auto_class("AutoModelForCausalLM")

@@ -1,0 +1,239 @@
+"""TALLProcessor: the three tokenizers of a TALL, from text and its translation to the model's inputs."""
+
+import torch
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# How a sentencepiece, or a byte-level BPE, token shows that it begins a word.
+_WORD_STARTS = ("▁", "Ġ")
+
+
+class TALLProcessor(ProcessorMixin):
+    """The target, source and LLM tokenizers, and what else it takes to write a TALL's inputs.
+
+    Args:
+        tokenizer: the HR→LR translator's, which reads the prefix and writes the answer; the one saved at the root.
+        source_tokenizer: the LR→HR translator's.
+        llm_tokenizer: the LLM's. Without a padding token it pads with its end-of-text token.
+        decoder_start_token_ids: what the HR→LR decoder starts every text with, such as `[</s>, language]` for NLLB.
+        source_lang: code of the low-resource language, for tokenizers that want one.
+        pivot_lang: code of the high-resource language; a multi-target OPUS-MT translator reads it before the text.
+        max_source_length: longest source sentence in tokens; its end is kept.
+        max_translation_length: longest translation in the LLM's tokens; its end is kept.
+        max_target_length: longest target text in tokens, continuation included.
+        reserved_target_length: how many of those stay free for the continuation (at most half).
+    """
+
+    def __init__(
+        self,
+        tokenizer=None,
+        source_tokenizer=None,
+        llm_tokenizer=None,
+        decoder_start_token_ids: list[int] | None = None,
+        source_lang: str | None = None,
+        pivot_lang: str | None = None,
+        max_source_length: int | None = None,
+        max_translation_length: int | None = None,
+        max_target_length: int | None = None,
+        reserved_target_length: int = 32,
+        chat_template: str | None = None,
+    ):
+        super().__init__(tokenizer, source_tokenizer, llm_tokenizer, chat_template=chat_template)
+        if not decoder_start_token_ids:
+            if tokenizer.pad_token_id is None:
+                raise ValueError("Pass `decoder_start_token_ids`: the target tokenizer has no padding token to start from.")
+            decoder_start_token_ids = [tokenizer.pad_token_id]  # as Marian does
+        self.decoder_start_token_ids = list(decoder_start_token_ids)
+        self.source_lang = source_lang
+        self.pivot_lang = pivot_lang
+        self.max_source_length = max_source_length
+        self.max_translation_length = max_translation_length
+        self.max_target_length = max_target_length
+        self.reserved_target_length = reserved_target_length
+        self._word_pieces = {}
+
+        if self.llm_tokenizer.pad_token_id is None:
+            self.llm_tokenizer.pad_token = self.llm_tokenizer.eos_token or self.llm_tokenizer.bos_token
+        for one in (self.source_tokenizer, self.llm_tokenizer):
+            if one.pad_token_id is None:
+                raise ValueError(f"{type(one).__name__} has no padding and no end-of-text token; set its `pad_token`.")
+            # The next word depends most on the last ones.
+            one.truncation_side = "left"
+        if source_lang is not None and hasattr(self.source_tokenizer, "src_lang"):
+            self.source_tokenizer.src_lang = source_lang
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [
+            "input_ids",
+            "attention_mask",
+            "llm_input_ids",
+            "llm_attention_mask",
+            "decoder_input_ids",
+            "decoder_attention_mask",
+        ]
+
+    def __call__(
+        self,
+        text: str | list[str] | None = None,
+        translations: str | list[str] | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Make a model's inputs from unfinished sentences and their translations.
+
+        Args:
+            text: sentences of the low-resource language, without the word to predict.
+            translations: one translation of each, as `model.translate(text, processor)` gives them.
+            return_tensors: "pt" for padded tensors (source and translation on the right, the target prefix on the left,
+                where generation needs it); None for lists of unpadded rows.
+
+        Returns:
+            `input_ids`, `llm_input_ids`, `decoder_input_ids` and their attention masks, each (batch, its length).
+
+        Raises:
+            ValueError: for missing translations or as many translations as do not fit the texts.
+            TypeError: for anything that is not text.
+        """
+        texts = self.check_texts(text)
+        if translations is None:
+            raise ValueError(
+                "`translations` are missing. A TALL reads the sentence and its translation: pass "
+                "`translations=model.translate(text, processor)`."
+            )
+        translations = self.check_texts(translations)
+        if len(translations) != len(texts):
+            raise ValueError(f"Got {len(translations)} translations for {len(texts)} texts; pass one for each text.")
+        rows = {
+            "input_ids": self._source_rows(texts),
+            "llm_input_ids": self._translation_rows(translations),
+            "decoder_input_ids": self._prefix_rows(texts),
+        }
+        if return_tensors is None:
+            masks = {
+                name.replace("input_ids", "attention_mask"): [[1] * len(row) for row in part]
+                for name, part in rows.items()
+            }
+            return BatchFeature({**rows, **masks})
+        padding = {
+            "input_ids": (self.source_tokenizer.pad_token_id, "right"),
+            "llm_input_ids": (self.llm_tokenizer.pad_token_id, "right"),
+            "decoder_input_ids": (self.decoder_start_token_ids[0], "left"),
+        }
+        data = {}
+        for name, part in rows.items():
+            data[name], data[name.replace("input_ids", "attention_mask")] = pad_rows(part, *padding[name])
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def encode_source(self, texts: str | list[str], return_tensors: str | None = None) -> BatchFeature:
+        """`input_ids` and `attention_mask` for the LR→HR translator alone, padded on the right if tensors are asked."""
+        rows = self._source_rows(self.check_texts(texts))
+        if return_tensors is None:
+            return BatchFeature({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
+        input_ids, attention_mask = pad_rows(rows, self.source_tokenizer.pad_token_id, "right")
+        return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask}, tensor_type=return_tensors)
+
+    def encode_target(self, texts: str | list[str]) -> list[list[int]]:
+        """Token ids of target texts as the HR→LR decoder writes them, without start and end tokens."""
+        texts = self.check_texts(texts)
+        return self.tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def decode_target(self, ids) -> str:
+        """Text of one row of target token ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def decode_translations(self, ids) -> list[str]:
+        """Texts of what the LR→HR translator generated."""
+        return self.source_tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+    def word_pieces(self, vocab_size: int) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+        """Which target tokens begin a word, and which continue one; special and unused ids do neither.
+
+        Args:
+            vocab_size: width of the model's logits, which may exceed the tokenizer's vocabulary.
+
+        Returns:
+            Two masks of shape (vocab_size,).
+        """
+        if vocab_size not in self._word_pieces:
+            # MarianTokenizer keeps a target vocabulary of its own when the two are separate.
+            known = getattr(self.tokenizer, "target_encoder", None) or self.tokenizer.get_vocab()
+            special = set(self.tokenizer.all_special_ids)
+            starts = torch.zeros(vocab_size, dtype=torch.bool)
+            continuations = torch.zeros(vocab_size, dtype=torch.bool)
+            for piece, index in known.items():
+                if index in special or index >= vocab_size or (piece.startswith(">>") and piece.endswith("<<")):
+                    continue
+                (starts if piece.startswith(_WORD_STARTS) else continuations)[index] = True
+            if not starts.any():
+                raise ValueError(
+                    f"No token of {type(self.tokenizer).__name__} begins with one of {_WORD_STARTS}, so words cannot be "
+                    "told apart. Use a sentencepiece or byte-level BPE tokenizer."
+                )
+            self._word_pieces[vocab_size] = (starts, continuations)
+        return self._word_pieces[vocab_size]
+
+    @staticmethod
+    def check_texts(texts: str | list[str]) -> list[str]:
+        """A list of texts from one or several; TypeError for anything else."""
+        if isinstance(texts, str):
+            return [texts]
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            wrong = type(texts).__name__
+            if isinstance(texts, list | tuple):
+                wrong = f"a {wrong} holding {next(type(t).__name__ for t in texts if not isinstance(t, str))}"
+            raise TypeError(f"Expected a text or a list of texts, got {wrong}.")
+        return list(texts)
+
+    def _source_rows(self, texts):
+        if self.pivot_lang is not None and f">>{self.pivot_lang}<<" in self.source_tokenizer.get_vocab():
+            texts = [f">>{self.pivot_lang}<< {text}" for text in texts]
+        return self._rows(self.source_tokenizer, texts, self.max_source_length, "source sentence")
+
+    def _translation_rows(self, translations):
+        rows = self._rows(self.llm_tokenizer, translations, self.max_translation_length, "translation")
+        # An empty translation still needs a position for the LLM to think at.
+        filler = self.llm_tokenizer.bos_token_id
+        filler = self.llm_tokenizer.pad_token_id if filler is None else filler
+        return [row or [filler] for row in rows]
+
+    def _prefix_rows(self, texts):
+        rows = self.encode_target(texts)
+        if self.max_target_length is not None:
+            start_length = len(self.decoder_start_token_ids)
+            reserved = min(self.reserved_target_length, self.max_target_length // 2)
+            longest = self.max_target_length - reserved - start_length
+            self._warn_if_longer(rows, longest, "target prefix")
+            rows = [row[max(0, len(row) - longest) :] for row in rows]
+        return [self.decoder_start_token_ids + row for row in rows]
+
+    def _rows(self, tokenizer, texts, max_length, name):
+        if not texts:
+            return []
+        rows = tokenizer(texts, verbose=False)["input_ids"]
+        if max_length is not None and self._warn_if_longer(rows, max_length, name):
+            rows = tokenizer(texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
+        return rows
+
+    def _warn_if_longer(self, rows, limit, name) -> bool:
+        longest = max((len(row) for row in rows), default=0)
+        if longest > limit:
+            logger.warning(f"A {name} of {longest} tokens was cut to its last {limit}: the model has no more positions.")
+        return longest > limit
+
+
+def pad_rows(rows: list[list[int]], value: int, side: str) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """Pad rows of token ids on the "left" or "right" to (batch, longest); the mask is 0 where they were padded."""
+    length = max((len(row) for row in rows), default=0)
+    ids = torch.full((len(rows), length), value, dtype=torch.long)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        columns = slice(length - len(row), length) if side == "left" else slice(0, len(row))
+        ids[i, columns] = torch.tensor(row, dtype=torch.long)
+        mask[i, columns] = 1
+    return ids, mask
+
+
+TALLProcessor.register_for_auto_class("AutoProcessor")

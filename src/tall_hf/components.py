@@ -1,0 +1,296 @@
+"""Compose a TALL from three pretrained checkpoints: Hub ids or folders, each with an optional revision."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from tall_hf.modeling.configuration_tall import TALLConfig
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+
+# What the paper samples the next token with; at most ten new tokens for a word (section on inference).
+PAPER_SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "max_new_tokens": 10}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A checkpoint to build from: a folder, or a Hub id with the commit that `revision` stood for."""
+
+    name_or_path: str
+    revision: str | None
+
+    @classmethod
+    def resolve(cls, spec: str | os.PathLike, token: str | bool | None = None) -> "Component":
+        """Parse `folder`, `org/name` or `org/name@revision`, and pin a Hub id to its commit.
+
+        Raises:
+            ValueError: for an empty name.
+            OSError: when neither a folder nor a repository of that name is found.
+        """
+        spec = os.fspath(spec)
+        if not spec:
+            raise ValueError("A component's name is empty; give a folder or a Hub id such as 'Qwen/Qwen2.5-0.5B'.")
+        if Path(spec).is_dir():
+            return cls(str(Path(spec)), None)
+        name, _, revision = spec.partition("@")
+        if spec.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise FileNotFoundError(f"There is no folder {spec!r}; give a folder that exists or a Hub id.")
+        # The file's place in the cache names the commit, also offline.
+        config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
+        return cls(name, Path(config_file).parent.name)
+
+    def load(self, auto_class, **kwargs):
+        """`auto_class.from_pretrained` of this very revision."""
+        return auto_class.from_pretrained(self.name_or_path, revision=self.revision or "main", **kwargs)
+
+
+def compose(
+    lr_hr: str | os.PathLike,
+    llm: str | os.PathLike,
+    hr_lr: str | os.PathLike,
+    *,
+    source_lang: str | None = None,
+    pivot_lang: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    attn_implementation: str | dict | None = None,
+    device_map: str | dict | None = None,
+    token: str | bool | None = None,
+    allow_pickle: bool = False,
+    warm_start: bool = False,
+    **config_switches,
+) -> tuple[TALLForCausalLM, TALLProcessor]:
+    """Build a TALL with pretrained frozen parts and fresh adapters.
+
+    Args:
+        lr_hr: translator from the low-resource into the high-resource language: a folder, or a Hub id with an optional
+            `@revision`. Marian (OPUS-MT), M2M100, NLLB or mBART.
+        llm: the language model; its head is not used.
+        hr_lr: translator back into the low-resource language.
+        source_lang: code of the low-resource language, where a translator needs one (such as `heb_Hebr` for NLLB).
+        pivot_lang: code of the high-resource language, likewise (`eng_Latn`).
+        dtype: one dtype for all parts.
+        attn_implementation: "eager" or "sdpa", or a dict by sub-config.
+        device_map: where to put the model; on the CPU when not given.
+        token: for private repositories.
+        allow_pickle: accept a part that only has pickled weights; they are read with `weights_only`.
+        warm_start: start custom encoder 2 from the HR→LR translator's own encoder, and custom decoder 1 from the LR→HR
+            translator's decoder where the widths agree, instead of from noise (the paper).
+        config_switches: further fields of TALLConfig, such as `source_bridge="gated"`.
+
+    Returns:
+        The model, in evaluation mode, and its processor.
+
+    Raises:
+        OSError: for a part that cannot be found, or only has pickled weights.
+        ValueError: for parts that do not fit together.
+    """
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {dtype!r}.")
+    specs = {"lr_hr": lr_hr, "llm": llm, "hr_lr": hr_lr}
+    parts = {role: Component.resolve(spec, token) for role, spec in specs.items()}
+
+    # Configurations and tokenizers first: whatever does not fit is said before gigabytes are read.
+    part_configs = {f"{role}_config": part.load(AutoConfig, token=token) for role, part in parts.items()}
+    components = {role: {"name_or_path": part.name_or_path, "revision": part.revision} for role, part in parts.items()}
+    config = TALLConfig(**part_configs, components=components, **config_switches)
+    tokenizers = {role: part.load(AutoTokenizer, token=token) for role, part in parts.items()}
+    _check_vocabularies(parts, tokenizers, config)
+
+    models = {
+        "lr_hr": _load_part(parts["lr_hr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
+        "llm": _load_part(parts["llm"], AutoModel, dtype, token, allow_pickle),
+        "hr_lr": _load_part(parts["hr_lr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
+    }
+    config.translation_generation_config = _translation_settings(
+        models["lr_hr"].generation_config, tokenizers["lr_hr"], pivot_lang
+    )
+    state_dict = _composed_state_dict(models, config)
+    if warm_start:
+        state_dict.update(_warm_start(models, config))
+    model = _assemble(config, state_dict, dtype, attn_implementation, device_map)
+    start_ids = _decoder_start_ids(models["hr_lr"], tokenizers["hr_lr"], source_lang)
+    model.generation_config = _generation_settings(models["hr_lr"].generation_config, start_ids)
+    processor = TALLProcessor(
+        tokenizer=tokenizers["hr_lr"],
+        source_tokenizer=tokenizers["lr_hr"],
+        llm_tokenizer=tokenizers["llm"],
+        decoder_start_token_ids=start_ids,
+        source_lang=source_lang,
+        pivot_lang=pivot_lang,
+        max_source_length=config.max_source_length,
+        max_translation_length=config.max_translation_length,
+        max_target_length=config.max_target_length,
+    )
+    return model, processor
+
+
+def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
+    try:
+        model, info = part.load(
+            auto_class,
+            dtype=dtype,
+            token=token,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        if allow_pickle or "safetensors" not in str(error):
+            raise
+        raise OSError(
+            f"{part.name_or_path} has no safetensors weights. Many OPUS-MT repositories have them on a branch of their "
+            f"own: try {part.name_or_path}@refs/pr/1 (see the repository's pull requests on the Hub). To read its "
+            "pickled weights, which may be less safe, pass allow_pickle=True (`--allow-pickle`)."
+        ) from error
+    # Heads that the LLM's body has no use for may be left over; nothing may be missing.
+    if info["missing_keys"] or info["mismatched_keys"]:
+        problem = sorted(map(str, info["missing_keys"] or info["mismatched_keys"]))
+        raise ValueError(
+            f"{part.name_or_path} is not a whole checkpoint of {type(model).__name__}: {len(problem)} weights are missing "
+            f"or of another shape, such as {problem[0]}. Download it again, or name another checkpoint."
+        )
+    return model
+
+
+def _check_vocabularies(parts, tokenizers, config):
+    sizes = {
+        "lr_hr": config.lr_hr_config.vocab_size,
+        "llm": config.llm_config.get_text_config().vocab_size,
+        "hr_lr": getattr(config.hr_lr_config, "decoder_vocab_size", None) or config.hr_lr_config.vocab_size,
+    }
+    for role, size in sizes.items():
+        known = getattr(tokenizers[role], "target_encoder", None) if role == "hr_lr" else None
+        largest = max((known or tokenizers[role].get_vocab()).values())
+        if largest >= size:
+            raise ValueError(
+                f"The tokenizer of {parts[role].name_or_path} has token ids up to {largest}, but its model embeds only "
+                f"{size} tokens (0 to {size - 1}). They do not belong together; name a matching checkpoint."
+            )
+
+
+def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
+    """The weights of the frozen parts under their names in a TALL."""
+    state_dict = {f"encoder.translator.{k}": v for k, v in models["lr_hr"].state_dict().items()}
+    state_dict |= {f"encoder.llm.{k}": v for k, v in models["llm"].state_dict().items()}
+    writer = models["hr_lr"]
+    state_dict |= {f"decoder.{k}": v for k, v in writer.get_decoder().state_dict().items()}
+    state_dict |= {f"lm_head.{k}": v for k, v in writer.get_output_embeddings().state_dict().items()}
+    state_dict["final_logits_bias"] = writer.final_logits_bias
+    return state_dict
+
+
+def _warm_start(models, config: TALLConfig) -> dict[str, torch.Tensor]:
+    """Starting weights for the custom transformers, where a translator's own have the same shapes."""
+    if config.lr_hr_config.model_type != "marian" or config.hr_lr_config.model_type != "marian":
+        raise ValueError("`warm_start` needs two Marian translators: the custom transformers are Marian's.")
+    state_dict = {
+        f"encoder.target_encoder.{k}": v
+        for k, v in models["hr_lr"].get_encoder().state_dict().items()
+        if not k.startswith("embed_tokens")
+    }
+    same_width = config.lr_hr_config.d_model == config.llm_embedding_size
+    if config.source_bridge in ("marian", "gated") and same_width:
+        state_dict |= {
+            f"encoder.source_decoder.{k}": v
+            for k, v in models["lr_hr"].get_decoder().state_dict().items()
+            if not k.startswith("embed_tokens")
+        }
+    return state_dict
+
+
+def _assemble(config, state_dict, dtype, attn_implementation, device_map) -> TALLForCausalLM:
+    # transformers' own loading casts, places and ties, and initialises what the frozen parts do not bring.
+    options = {"dtype": dtype, "device_map": device_map}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    with _quiet_transformers():
+        model, info = TALLForCausalLM.from_pretrained(
+            None, config=config, state_dict=state_dict, output_loading_info=True, **options
+        )
+    if info["unexpected_keys"] or info["mismatched_keys"]:
+        problem = sorted(map(str, info["unexpected_keys"] or info["mismatched_keys"]))
+        raise RuntimeError(f"The frozen parts brought weights that a TALL has no place for, such as {problem[0]}.")
+    return model
+
+
+@contextlib.contextmanager
+def _quiet_transformers():
+    # That the adapters are newly initialised is what composing means; the report would only alarm.
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _language_id(tokenizer, code: str) -> int:
+    codes = getattr(tokenizer, "lang_code_to_id", None)
+    if codes and code in codes:
+        return codes[code]
+    if hasattr(tokenizer, "get_lang_id"):  # M2M100
+        with contextlib.suppress(KeyError):
+            return tokenizer.get_lang_id(code)
+    index = tokenizer.convert_tokens_to_ids(code)
+    if index is None or index == tokenizer.unk_token_id:
+        raise ValueError(
+            f"{type(tokenizer).__name__} of {tokenizer.name_or_path} does not know the language code {code!r}. Codes look "
+            "like 'heb_Hebr' for NLLB, 'he' for M2M100 and 'he_IL' for mBART-50."
+        )
+    return index
+
+
+def _needs_language(tokenizer) -> bool:
+    return hasattr(tokenizer, "src_lang")
+
+
+def _translation_settings(generation_config: GenerationConfig, tokenizer, pivot_lang) -> dict:
+    settings = generation_config.to_diff_dict()
+    settings.pop("transformers_version", None)
+    if _needs_language(tokenizer):
+        if pivot_lang is not None:
+            settings["forced_bos_token_id"] = _language_id(tokenizer, pivot_lang)
+        elif generation_config.forced_bos_token_id is None:
+            raise ValueError(
+                f"The LR→HR translator ({type(tokenizer).__name__}) translates between many languages: pass "
+                "`source_lang` and `pivot_lang`, such as 'heb_Hebr' and 'eng_Latn' for NLLB."
+            )
+    return settings
+
+
+def _decoder_start_ids(writer, tokenizer, source_lang) -> list[int]:
+    """What the HR→LR decoder reads before the first word: its start token, then its language where it has many."""
+    settings = writer.generation_config
+    start = settings.decoder_start_token_id
+    if start is None:
+        start = writer.config.decoder_start_token_id
+    language = settings.forced_bos_token_id
+    if _needs_language(tokenizer) and source_lang is not None:
+        language = _language_id(tokenizer, source_lang)
+        if writer.config.model_type == "mbart" and tokenizer.__class__.__name__.startswith("MBartTokenizer"):
+            return [language]  # the first mBART starts with the language itself
+    if _needs_language(tokenizer) and language is None and start == writer.config.eos_token_id:
+        raise ValueError(
+            f"The HR→LR translator ({type(tokenizer).__name__}) writes many languages: pass `source_lang`, the code of "
+            "the low-resource language, such as 'heb_Hebr' for NLLB."
+        )
+    return [start] if language is None or language == start else [start, language]
+
+
+def _generation_settings(writer_settings: GenerationConfig, start_ids: list[int]) -> GenerationConfig:
+    return GenerationConfig(
+        decoder_start_token_id=start_ids[0],
+        pad_token_id=writer_settings.pad_token_id,
+        eos_token_id=writer_settings.eos_token_id,
+        bos_token_id=writer_settings.bos_token_id,
+        bad_words_ids=writer_settings.bad_words_ids,
+        **PAPER_SAMPLING,
+    )
