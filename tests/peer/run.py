@@ -1,7 +1,7 @@
 """Run transformers' own common tests on our classes.
 
-The source archive of the installed transformers release carries the common tests. They are unpacked under `.peer/`, our
-testers are put beside them, where their relative imports expect a model's tests to be, and pytest runs the testers.
+The source archive of the installed transformers release carries the common tests. They are unpacked under `.peer/`,
+our testers are put beside them, where their relative imports look for a model's tests, and pytest runs the testers.
 Arguments are handed to pytest: `python tests/peer/run.py -n 2 -k tied`.
 """
 

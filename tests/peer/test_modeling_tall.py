@@ -95,7 +95,7 @@ class TALLModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
     all_model_classes = (TALLForCausalLM,)
     additional_model_inputs = ["llm_input_ids", "llm_attention_mask"]
     is_encoder_decoder = True
-    # Otherwise left out for every model without a copyright year of 2023 or later at the top of its configuration file.
+    # Otherwise left out for a model whose configuration file has no copyright year of 2023 or later at its top.
     test_can_init_all_missing_weights_before_2023 = True
     _is_composite = True
     source_bridge = "marian"
