@@ -226,7 +226,9 @@ def _build_part(name, part, default):
     fields = {key: value for key, value in part.items() if key != "model_type"}
     model_type = part.get("model_type", default["model_type"])
     if model_type not in CONFIG_MAPPING:
-        raise ValueError(f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know.")
+        raise ValueError(
+            f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know."
+        )
     return CONFIG_MAPPING[model_type](**fields)
 
 

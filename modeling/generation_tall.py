@@ -170,7 +170,9 @@ class TALLTextMixin:
         """
         texts = list(processor.check_texts(texts))
         if max_words < 0 or refresh_words < 0:
-            raise ValueError(f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}.")
+            raise ValueError(
+                f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}."
+            )
         unfinished, words_left = list(range(len(texts))), max_words
         while unfinished and words_left > 0:
             num_words = min(refresh_words or max_words, words_left)
@@ -191,7 +193,9 @@ class TALLTextMixin:
         """Continue by at most `num_words` words; (text with continuation, whether the sentence ended) a text."""
         inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
         prefix_length = inputs["decoder_input_ids"].shape[1]
-        starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1]))
+        starts, continuations = (
+            mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1])
+        )
         generation_config = copy.deepcopy(self.generation_config)
         if not generation_kwargs.get("do_sample", False):
             # Sampling settings next to greedy decoding would only bring warnings.

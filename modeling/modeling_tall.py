@@ -55,7 +55,7 @@ class TALLPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.gate)
             if module.embedding_std is not None:
                 init.copy_(module.embedding_std, module.llm.get_input_embeddings().weight.float().std())
-        elif isinstance(module, TALLForCausalLM) and module.final_logits_bias is not None:
+        elif isinstance(module, TALLForCausalLM):
             init.zeros_(module.final_logits_bias)
 
 
@@ -224,7 +224,9 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         self.encoder = TALLEncoder(config)
         self.decoder = translator.get_decoder()
         self.lm_head = translator.get_output_embeddings()
-        self.register_buffer("final_logits_bias", translator.final_logits_bias)
+        # M2M100 has none; a TALL always has one, so that there is one way to read its vocabulary's size.
+        bias = getattr(translator, "final_logits_bias", None)
+        self.register_buffer("final_logits_bias", torch.zeros(1, self.lm_head.out_features) if bias is None else bias)
 
         self.freeze_parts()
         self.post_init()
@@ -538,7 +540,9 @@ def _label_loss(logits, labels, num_items_in_batch):
             "and that no sentence lost its last word to truncation."
         )
     reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(logits.device).flatten(), reduction=reduction)
+    loss = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.to(logits.device).flatten(), reduction=reduction
+    )
     return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 

@@ -44,7 +44,9 @@ class TALLProcessor(ProcessorMixin):
         super().__init__(tokenizer, source_tokenizer, llm_tokenizer, chat_template=chat_template)
         if not decoder_start_token_ids:
             if tokenizer.pad_token_id is None:
-                raise ValueError("Pass `decoder_start_token_ids`: the target tokenizer has no padding token to start from.")
+                raise ValueError(
+                    "Pass `decoder_start_token_ids`: the target tokenizer has no padding token to start from."
+                )
             decoder_start_token_ids = [tokenizer.pad_token_id]  # as Marian does
         self.decoder_start_token_ids = list(decoder_start_token_ids)
         self.source_lang = source_lang
@@ -64,6 +66,8 @@ class TALLProcessor(ProcessorMixin):
             one.truncation_side = "left"
         if source_lang is not None and hasattr(self.source_tokenizer, "src_lang"):
             self.source_tokenizer.src_lang = source_lang
+        if source_lang is not None and hasattr(self.tokenizer, "tgt_lang"):
+            self.tokenizer.tgt_lang = source_lang
 
     @property
     def model_input_names(self) -> list[str]:
@@ -80,6 +84,7 @@ class TALLProcessor(ProcessorMixin):
         self,
         text: str | list[str] | None = None,
         translations: str | list[str] | None = None,
+        text_target: str | list[str] | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """Make a model's inputs from unfinished sentences and their translations.
@@ -87,14 +92,16 @@ class TALLProcessor(ProcessorMixin):
         Args:
             text: sentences of the low-resource language, without the word to predict.
             translations: one translation of each, as `model.translate(text, processor)` gives them.
+            text_target: for training, the whole sentences; the collator makes the decoder's inputs and labels of them.
             return_tensors: "pt" for padded tensors (source and translation on the right, the target prefix on the left,
                 where generation needs it); None for lists of unpadded rows.
 
         Returns:
-            `input_ids`, `llm_input_ids`, `decoder_input_ids` and their attention masks, each (batch, its length).
+            `input_ids`, `llm_input_ids`, `decoder_input_ids` and their attention masks, each (batch, its length); with
+            `text_target`, unpadded rows with `labels`, the whole target, in place of `decoder_input_ids`.
 
         Raises:
-            ValueError: for missing translations or as many translations as do not fit the texts.
+            ValueError: for missing translations, numbers of texts that differ, or tensors asked for training rows.
             TypeError: for anything that is not text.
         """
         texts = self.check_texts(text)
@@ -104,13 +111,18 @@ class TALLProcessor(ProcessorMixin):
                 "`translations=model.translate(text, processor)`."
             )
         translations = self.check_texts(translations)
-        if len(translations) != len(texts):
-            raise ValueError(f"Got {len(translations)} translations for {len(texts)} texts; pass one for each text.")
-        rows = {
-            "input_ids": self._source_rows(texts),
-            "llm_input_ids": self._translation_rows(translations),
-            "decoder_input_ids": self._prefix_rows(texts),
-        }
+        targets = None if text_target is None else self.check_texts(text_target)
+        for name, others in (("translations", translations), ("target texts", targets)):
+            if others is not None and len(others) != len(texts):
+                raise ValueError(f"Got {len(others)} {name} for {len(texts)} texts; pass one for each text.")
+        if targets is not None and return_tensors is not None:
+            raise ValueError(
+                "Training rows are padded by the collator: leave out `return_tensors` with `text_target`."
+            )
+        rows = {"input_ids": self._source_rows(texts), "llm_input_ids": self._translation_rows(translations)}
+        if targets is not None:
+            return BatchFeature({**rows, "labels": self.encode_target(targets)})
+        rows["decoder_input_ids"] = self._prefix_rows(texts)
         if return_tensors is None:
             masks = {
                 name.replace("input_ids", "attention_mask"): [[1] * len(row) for row in part]
@@ -148,11 +160,11 @@ class TALLProcessor(ProcessorMixin):
         """Texts of what the LR→HR translator generated."""
         return self.source_tokenizer.batch_decode(ids, skip_special_tokens=True)
 
-    def word_pieces(self, vocab_size: int) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+    def word_pieces(self, vocab_size: int | None = None) -> tuple[torch.BoolTensor, torch.BoolTensor]:
         """Which target tokens begin a word, and which continue one; special and unused ids do neither.
 
         Args:
-            vocab_size: width of the model's logits, which may exceed the tokenizer's vocabulary.
+            vocab_size: width of the model's logits, which may exceed the tokenizer's vocabulary, its default.
 
         Returns:
             Two masks of shape (vocab_size,).
@@ -160,11 +172,12 @@ class TALLProcessor(ProcessorMixin):
         if vocab_size not in self._word_pieces:
             # MarianTokenizer keeps a target vocabulary of its own when the two are separate.
             known = getattr(self.tokenizer, "target_encoder", None) or self.tokenizer.get_vocab()
+            width = max(known.values()) + 1 if vocab_size is None else vocab_size
             special = set(self.tokenizer.all_special_ids)
-            starts = torch.zeros(vocab_size, dtype=torch.bool)
-            continuations = torch.zeros(vocab_size, dtype=torch.bool)
+            starts = torch.zeros(width, dtype=torch.bool)
+            continuations = torch.zeros(width, dtype=torch.bool)
             for piece, index in known.items():
-                if index in special or index >= vocab_size or (piece.startswith(">>") and piece.endswith("<<")):
+                if index in special or index >= width or (piece.startswith(">>") and piece.endswith("<<")):
                     continue
                 (starts if piece.startswith(_WORD_STARTS) else continuations)[index] = True
             if not starts.any():
@@ -220,7 +233,9 @@ class TALLProcessor(ProcessorMixin):
     def _warn_if_longer(self, rows, limit, name) -> bool:
         longest = max((len(row) for row in rows), default=0)
         if longest > limit:
-            logger.warning(f"A {name} of {longest} tokens was cut to its last {limit}: the model has no more positions.")
+            logger.warning(
+                f"A {name} of {longest} tokens was cut to its last {limit}: the model has no more positions."
+            )
         return longest > limit
 
 

@@ -1,10 +1,11 @@
 """tall_hf: let a frozen LLM work in a low-resource language (TALL, arXiv 2506.05057), the Hugging Face way."""
 
 from tall_hf.components import compose
+from tall_hf.data import LastTokenCollator
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 
 __version__ = "0.1.0"
-__all__ = ["TALLConfig", "TALLForCausalLM", "TALLProcessor", "compose"]
+__all__ = ["LastTokenCollator", "TALLConfig", "TALLForCausalLM", "TALLProcessor", "compose"]

@@ -94,7 +94,9 @@ def compose(
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {dtype!r}.")
+        raise ValueError(
+            f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {dtype!r}."
+        )
     specs = {"lr_hr": lr_hr, "llm": llm, "hr_lr": hr_lr}
     parts = {role: Component.resolve(spec, token) for role, spec in specs.items()}
 
@@ -168,7 +170,8 @@ def _check_vocabularies(parts, tokenizers, config):
     }
     for role, size in sizes.items():
         known = getattr(tokenizers[role], "target_encoder", None) if role == "hr_lr" else None
-        largest = max((known or tokenizers[role].get_vocab()).values())
+        languages = getattr(tokenizers[role], "lang_code_to_id", None) or {}  # M2M100's stand outside its vocabulary
+        largest = max(*(known or tokenizers[role].get_vocab()).values(), *languages.values())
         if largest >= size:
             raise ValueError(
                 f"The tokenizer of {parts[role].name_or_path} has token ids up to {largest}, but its model embeds only "
@@ -183,7 +186,8 @@ def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     writer = models["hr_lr"]
     state_dict |= {f"decoder.{k}": v for k, v in writer.get_decoder().state_dict().items()}
     state_dict |= {f"lm_head.{k}": v for k, v in writer.get_output_embeddings().state_dict().items()}
-    state_dict["final_logits_bias"] = writer.final_logits_bias
+    if hasattr(writer, "final_logits_bias"):  # M2M100 has none
+        state_dict["final_logits_bias"] = writer.final_logits_bias
     return state_dict
 
 

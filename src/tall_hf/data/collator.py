@@ -1,0 +1,103 @@
+"""LastTokenCollator: rows of token ids to a padded batch with a loss on the missing word only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
+
+
+LOSS_POSITIONS = ("last_token", "last_word", "last_n", "all")
+
+
+@dataclass
+class LastTokenCollator:
+    """Pad source, translation and target, shift the target right, and choose where there is a loss.
+
+    Rows hold `input_ids`, `llm_input_ids` and `labels`, as `processor(text=..., translations=..., text_target=...)` makes
+    them: unpadded, `labels` being the whole target sentence. Other columns are ignored.
+
+    Args:
+        processor: the model's processor, for padding and start tokens and to know which tokens begin a word.
+        loss_positions: "last_word" learns every token of the last word, which is what the task asks for; "last_token"
+            only its last token, as the authors' code does; "last_n" the last `last_n` tokens; "all" the whole sentence.
+        last_n: how many tokens "last_n" learns.
+
+    Raises:
+        ValueError: for unknown loss positions, a column that is missing, or a target without tokens.
+    """
+
+    processor: TALLProcessor
+    loss_positions: str = "last_word"
+    last_n: int | None = None
+
+    def __post_init__(self):
+        if self.loss_positions not in LOSS_POSITIONS:
+            raise ValueError(
+                f"`loss_positions` must be one of {', '.join(map(repr, LOSS_POSITIONS))}, got {self.loss_positions!r}."
+            )
+        if (self.loss_positions == "last_n") != (self.last_n is not None):
+            raise ValueError('`last_n` goes with `loss_positions="last_n"`, and only with it.')
+        if self.last_n is not None and self.last_n < 1:
+            raise ValueError(f"`last_n` must be at least 1, got {self.last_n}.")
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate rows to the model's forward arguments, padded on the right; `labels` are -100 without a loss."""
+        targets = [self._target(row) for row in rows]
+        start_ids = self.processor.decoder_start_token_ids
+        decoder_rows = [start_ids + target[:-1] for target in targets]
+        # A start token's successor is the first word only behind the last start token.
+        label_rows = [[-100] * (len(start_ids) - 1) + self._labels(target) for target in targets]
+
+        batch = {}
+        for name, ids, pad in (
+            ("input_ids", [_column(row, "input_ids") for row in rows], self.processor.source_tokenizer.pad_token_id),
+            (
+                "llm_input_ids",
+                [_column(row, "llm_input_ids") for row in rows],
+                self.processor.llm_tokenizer.pad_token_id,
+            ),
+            ("decoder_input_ids", decoder_rows, start_ids[0]),
+        ):
+            batch[name], batch[name.replace("input_ids", "attention_mask")] = pad_rows(ids, pad, "right")
+        batch["labels"] = pad_rows(label_rows, -100, "right")[0]
+        return batch
+
+    def _target(self, row) -> list[int]:
+        """A row's target without the special tokens a tokenizer may have put behind it, its end kept if too long."""
+        target = _column(row, "labels")
+        special = self.processor.tokenizer.all_special_ids
+        while target and target[-1] in special:
+            target.pop()
+        if not target:
+            raise ValueError("A row's `labels` hold no token but special ones, so there is nothing to learn from it.")
+        if self.processor.max_target_length is not None:
+            # The last target token is predicted and never read.
+            longest = self.processor.max_target_length - len(self.processor.decoder_start_token_ids) + 1
+            target = target[-longest:]
+        return target
+
+    def _labels(self, target: list[int]) -> list[int]:
+        learned = {
+            "last_token": lambda: 1,
+            "last_word": lambda: self._last_word_length(target),
+            "last_n": lambda: self.last_n,
+            "all": lambda: len(target),
+        }[self.loss_positions]()
+        silent = max(0, len(target) - learned)
+        return [-100] * silent + target[silent:]
+
+    def _last_word_length(self, target: list[int]) -> int:
+        starts, _ = self.processor.word_pieces()
+        begins = [index for index, token in enumerate(target) if starts[token]]
+        return len(target) - begins[-1] if begins else len(target)
+
+
+def _column(row: dict[str, Any], name: str) -> list[int]:
+    if name not in row:
+        raise ValueError(
+            f"A row has no `{name}`, only {', '.join(sorted(row)) or 'nothing'}. Make rows with "
+            "`processor(text=..., translations=..., text_target=...)`."
+        )
+    return list(row[name])

@@ -1,0 +1,1 @@
+"""LastTokenCollator on rows written by hand."""
