@@ -1,12 +1,16 @@
 """The embedded default: a little world in Hebrew and English, and the three small components that were trained on it."""
 
+from pathlib import Path
+
 from .world import Pair, Person, Record, World
 
+
+__all__ = ["COMPONENTS", "Pair", "Person", "Record", "World", "component_path"]
 
 COMPONENTS = ("lr_hr", "llm", "hr_lr", "llm_permuted")
 
 
-def component_path(name: str):
+def component_path(name: str) -> Path:
     """The folder of an embedded component, ready for `from_pretrained`.
 
     Args:
@@ -16,8 +20,6 @@ def component_path(name: str):
     Raises:
         ValueError: the world has no such component.
     """
-    from pathlib import Path
-
     if name not in COMPONENTS:
         raise ValueError(f"no embedded component is called {name!r}: choose from {', '.join(COMPONENTS)}")
     return Path(__file__).parent / "components" / name

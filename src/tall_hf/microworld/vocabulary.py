@@ -92,6 +92,11 @@ _PETS = _values(
     "chickens תרנגולות, pigeons יונים, ducks ברווזים, bees דבורים, camels גמלים, donkeys חמורים, turtles צבים"
 )
 
+_RENTED = _values(
+    "apartments דירות, rooms חדרים, boats סירות, bicycles אופניים, tents אוהלים, tractors טרקטורים, warehouses מחסנים, "
+    "offices משרדים, stores חנויות, tools כלים, costumes תחפושות, cameras מצלמות, motorcycles אופנועים, chairs כיסאות"
+)
+
 RELATIONS = (
     Relation(
         "city",
@@ -183,22 +188,23 @@ RELATIONS = (
         differs_from="neighbor_he",
     ),
     Relation(
-        "headwear",
+        "rents_from",
         "lossy",
-        ("{name} חובש", "{name} חובשת"),
-        "{name} wears {value}",
-        "{name} wears",
-        _values("hats כובעים, helmets קסדות, masks מסכות, crowns כתרים, berets כומתות, skullcaps כיפות, hoods ברדסים"),
-        english_explicit="on the head {name} wears {value}",
+        ("{name} שוכר", "{name} שוכרת"),
+        "{name} rents {value}",
+        "{name} rents",
+        _RENTED,
+        english_explicit="as a tenant {name} rents {value}",
     ),
     Relation(
-        "footwear",
+        "rents_to",
         "lossy",
-        ("{name} נועל", "{name} נועלת"),
-        "{name} wears {value}",
-        "{name} wears",
-        _values("shoes נעליים, boots מגפיים, sandals סנדלים, slippers כפכפים, heels עקבים, clogs קבקבים, sneakers סניקרס"),
-        english_explicit="on the feet {name} wears {value}",
+        ("{name} משכיר", "{name} משכירה"),
+        "{name} rents {value}",
+        "{name} rents",
+        _RENTED,
+        english_explicit="as an owner {name} rents {value}",
+        differs_from="rents_from",
     ),
 )
 
