@@ -54,7 +54,7 @@ class TALLPreTrainedModel(PreTrainedModel):
             if module.gate is not None:
                 init.zeros_(module.gate)
             if module.embedding_std is not None:
-                init.copy_(module.embedding_std, module.llm.get_input_embeddings().weight.float().std())
+                init.constant_(module.embedding_std, _expected_embedding_std(self.config))
         elif isinstance(module, TALLForCausalLM):
             init.zeros_(module.final_logits_bias)
 
@@ -78,9 +78,11 @@ class TALLEncoder(TALLPreTrainedModel):
         self.source_decoder = None
         # One element, not a scalar: sharded training cannot split a tensor without dimensions.
         self.gate = nn.Parameter(torch.zeros(1)) if config.source_bridge == "gated" else None
-        # The spread of the LLM's embeddings, so that what a bridge adds has a size the LLM was pretrained on.
+        # The spread of the LLM's embeddings, so that what a bridge adds has a size the LLM was pretrained on. Composing
+        # measures it; a model without pretrained parts has what the LLM is initialised with.
         scaled = config.source_bridge in ("gated", "concat")
-        self.register_buffer("embedding_std", torch.ones(1) if scaled else None)
+        embedding_std = torch.full((1,), _expected_embedding_std(config)) if scaled else None
+        self.register_buffer("embedding_std", embedding_std)
         if config.source_bridge != "none":
             self.source_alignment = self._alignment(source_size, llm_size)
         if config.source_bridge in ("marian", "gated"):
@@ -220,6 +222,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: TALLConfig):
         super().__init__(config)
+        # The head is tied if the composite says so, whatever the translator by itself would do.
+        config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings
         translator = AutoModelForSeq2SeqLM.from_config(config.hr_lr_config)
         self.encoder = TALLEncoder(config)
         self.decoder = translator.get_decoder()
@@ -230,6 +234,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
 
         self.freeze_parts()
         self.post_init()
+        # Marian leaves its position tables out of a checkpoint; this one holds every part whole.
+        self._keys_to_ignore_on_save = None
 
     def freeze_parts(self):
         """Take every pretrained part out of training; the adapters keep their `requires_grad`."""
@@ -555,6 +561,11 @@ def _check_length(name, input_ids, limit, past_length=0):
             f"`{name}` reaches {length} tokens, but there are positions for {limit} only. Shorten the text, or let the "
             "processor truncate it (it does by default); when generating, ask for fewer new tokens."
         )
+
+
+def _expected_embedding_std(config: TALLConfig) -> float:
+    llm_config = config.llm_config.get_text_config()
+    return getattr(llm_config, "initializer_range", None) or getattr(llm_config, "init_std", 1.0)  # OPT says init_std
 
 
 def _count(module, requires_grad_only=False):

@@ -2,6 +2,7 @@
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import logging
 
 
@@ -84,8 +85,7 @@ class TALLProcessor(ProcessorMixin):
         self,
         text: str | list[str] | None = None,
         translations: str | list[str] | None = None,
-        text_target: str | list[str] | None = None,
-        return_tensors: str | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
         """Make a model's inputs from unfinished sentences and their translations.
 
@@ -104,6 +104,13 @@ class TALLProcessor(ProcessorMixin):
             ValueError: for missing translations, numbers of texts that differ, or tensors asked for training rows.
             TypeError: for anything that is not text.
         """
+        options = {**kwargs.pop("text_kwargs", {}), **kwargs}
+        return_tensors, text_target = options.pop("return_tensors", None), options.pop("text_target", None)
+        if options:
+            raise TypeError(
+                f"Unknown argument {', '.join(map(repr, options))}. Beside text and translations, a TALLProcessor takes "
+                "`text_target` and `return_tensors`; it pads and truncates by itself."
+            )
         texts = self.check_texts(text)
         if translations is None:
             raise ValueError(

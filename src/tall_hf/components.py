@@ -188,6 +188,9 @@ def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     state_dict |= {f"lm_head.{k}": v for k, v in writer.get_output_embeddings().state_dict().items()}
     if hasattr(writer, "final_logits_bias"):  # M2M100 has none
         state_dict["final_logits_bias"] = writer.final_logits_bias
+    if config.source_bridge in ("gated", "concat"):
+        embeddings = models["llm"].get_input_embeddings().weight
+        state_dict["encoder.embedding_std"] = embeddings.float().std().to(embeddings.dtype).reshape(1)
     return state_dict
 
 

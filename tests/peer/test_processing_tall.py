@@ -3,6 +3,7 @@
 import json
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import sentencepiece
@@ -59,6 +60,23 @@ class TALLProcessorTest(ProcessorTesterMixin, unittest.TestCase):
         text = self.prepare_text_inputs(batch_size=3)
         inputs = processor(text=text, translations=ENGLISH[:3], return_tensors="pt")
         self.assertEqual(list(inputs), list(processor.model_input_names))
+
+    def test_flat_kwarg_applied_when_modality_dict_lacks_it(self):
+        with self.translated():
+            super().test_flat_kwarg_applied_when_modality_dict_lacks_it()
+
+    def test_processor_with_multiple_inputs(self):
+        with self.translated():
+            super().test_processor_with_multiple_inputs()
+
+    def translated(self):
+        """Translations for the tests that pass text alone."""
+        call = TALLProcessor.__call__
+
+        def call_with_translations(processor, text=None, **kwargs):
+            return call(processor, text, ENGLISH[0] if isinstance(text, str) else ENGLISH[: len(text or [])], **kwargs)
+
+        return unittest.mock.patch.object(TALLProcessor, "__call__", call_with_translations)
 
 
 def _marian_tokenizer(sentences, vocab_size):
