@@ -1,5 +1,6 @@
 """transformers' common configuration tests on TALLConfig."""
 
+import json
 import unittest
 
 from transformers import M2M100Config
@@ -18,7 +19,7 @@ class TALLConfigTest(unittest.TestCase):
             self,
             config_class=TALLConfig,
             has_text_modality=False,
-            lr_hr_config=M2M100Config(),
+            lr_hr_config=json.loads(TALLConfig(lr_hr_config=M2M100Config()).to_json_string())["lr_hr_config"],
             source_bridge="gated",
             alignment_hidden_size=48,
         )
