@@ -34,6 +34,9 @@ ENGLISH = [
     "You are very tired today",
     "Hello world",
 ]
+# With the usual 0.02 a tiny random model answers nearly the same whatever it reads, and a test of it proves little.
+LOUD = 0.2
+
 # The three lengths of a row must be able to differ, so texts are of many lengths.
 SENTENCES = ["דנה גרה", "יוסי גר בבית", "רות אוכלת תפוח ירוק", "הילדה קוראת ספר על ים גדול", "שלום"]
 TRANSLATIONS = ["Dana lives", "Yossi lives in the", "Ruth", "The girl reads a book about a big sea", "Hello world"]
@@ -98,6 +101,7 @@ def _translator_sizes(width, heads):
         "max_position_embeddings": 64,
         "scale_embedding": True,
         "dropout": 0.1,
+        "init_std": LOUD,
     }
 
 
@@ -109,10 +113,11 @@ def marian(folder: Path, source, target, width, heads=4):
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
         forced_eos_token_id=None,
+        activation_function="swish",
         **_translator_sizes(width, heads),
     )
     model = transformers.MarianMTModel(config)
-    model.final_logits_bias.normal_()  # real checkpoints have one, so its being dropped must show
+    model.final_logits_bias.normal_(std=0.3)  # real checkpoints have one, so its being dropped must show
     model.generation_config = transformers.GenerationConfig(
         decoder_start_token_id=tokenizer.pad_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -174,6 +179,7 @@ def _many_languages(config_class, model_class, tokenizer, vocab_size, width, hea
 
 LLM_WIDTH = 32
 _LLM = {
+    "initializer_range": LOUD,
     "hidden_size": LLM_WIDTH,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -191,8 +197,12 @@ def llm(family: str, width: int = LLM_WIDTH):
         "llama": lambda n: transformers.LlamaConfig(vocab_size=n, num_key_value_heads=2, **sizes),
         "mistral": lambda n: transformers.MistralConfig(vocab_size=n, num_key_value_heads=2, **sizes),
         "gemma": lambda n: transformers.GemmaConfig(vocab_size=n, num_key_value_heads=1, head_dim=8, **sizes),
-        "bloom": lambda n: transformers.BloomConfig(vocab_size=n, hidden_size=width, n_layer=2, n_head=4),
-        "gpt2": lambda n: transformers.GPT2Config(vocab_size=n, n_embd=width, n_layer=2, n_head=4, n_positions=80),
+        "bloom": lambda n: transformers.BloomConfig(
+            vocab_size=n, hidden_size=width, n_layer=2, n_head=4, initializer_range=LOUD
+        ),
+        "gpt2": lambda n: transformers.GPT2Config(
+            vocab_size=n, n_embd=width, n_layer=2, n_head=4, n_positions=80, initializer_range=LOUD
+        ),
         "opt": lambda n: transformers.OPTConfig(
             vocab_size=n,
             hidden_size=48,
@@ -201,6 +211,7 @@ def llm(family: str, width: int = LLM_WIDTH):
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=80,
+            init_std=LOUD,
         ),
     }
     special = {
@@ -232,6 +243,10 @@ def write(kind: str, folder: str | Path, seed: int = 0) -> Path:
         model, tokenizer = globals()[kind](folder, width=16)
     else:
         model, tokenizer = llm(kind)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:  # biases and norms start at 0 and 1, and losing one must show
+                parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

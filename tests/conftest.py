@@ -1,0 +1,110 @@
+"""Fixtures of all tests: tiny parts, written at their first use in each worker, and small TALLs composed of them."""
+
+import os
+
+
+# Before anything imports huggingface_hub, which reads it once: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import copy
+import functools
+
+import parts
+import pytest
+import torch
+import transformers
+from transformers import AutoConfig
+
+from tall_hf import TALLConfig, compose
+
+
+BRIDGES = ("marian", "gated", "concat", "none")
+# How each translator family is composed: kinds of `parts.write`, and the language codes it wants.
+TRANSLATORS = {
+    "marian": ("marian_he_en", "marian_en_he", {}),
+    "m2m_100": ("m2m_100", "m2m_100", {"source_lang": "he", "pivot_lang": "en"}),
+    "nllb": ("nllb", "nllb", {"source_lang": "heb_Hebr", "pivot_lang": "eng_Latn"}),
+    "mbart50": ("mbart50", "mbart50", {"source_lang": "he_IL", "pivot_lang": "en_XX"}),
+}
+LLMS = ("qwen2", "qwen3", "llama", "mistral", "gemma", "bloom", "gpt2", "opt")
+
+transformers.logging.disable_progress_bar()
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that takes `bridge`, `translator` or `llm` once for each of them."""
+    for name, values in (("bridge", BRIDGES), ("translator", tuple(TRANSLATORS)), ("llm", LLMS)):
+        marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+        if name in metafunc.fixturenames and not any(name in str(argument).split(",") for argument in marked):
+            metafunc.parametrize(name, values)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def part(tmp_path_factory):
+    """`part(kind)` is the folder of a tiny checkpoint; parts of different seeds have different weights."""
+    root = tmp_path_factory.mktemp("parts")
+
+    @functools.cache
+    def write(kind, seed=0):
+        return parts.write(kind, root / f"{kind}-{seed}", seed)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def part_folders(part):
+    """`part_folders(translator, llm)` are the arguments that compose a TALL of these families."""
+
+    def folders(translator="marian", llm="qwen2"):
+        lr_hr, hr_lr, languages = TRANSLATORS[translator]
+        return {"lr_hr": part(lr_hr), "llm": part(llm), "hr_lr": part(hr_lr, 1), **languages}
+
+    return folders
+
+
+@pytest.fixture(scope="session")
+def composed(part_folders):
+    """`composed(bridge, translator, llm)` is a model and its processor, shared by all tests: not to be changed.
+
+    The adapters are moved off their start, so that the gate is open and no bias is zero.
+    """
+
+    @functools.cache
+    def build(bridge="gated", translator="marian", llm="qwen2", **switches):
+        torch.manual_seed(2)
+        model, processor = compose(**part_folders(translator, llm), source_bridge=bridge, **switches)
+        return stir(model), processor
+
+    return build
+
+
+@pytest.fixture
+def fresh(composed):
+    """As `composed`, in copies that a test may change."""
+    return lambda *args, **kwargs: tuple(copy.deepcopy(made) for made in composed(*args, **kwargs))
+
+
+def stir(model):
+    """Add noise to every trainable parameter."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture
+def tiny_config(part_folders):
+    """`tiny_config(**switches)` is a TALLConfig of the tiny parts, for models with random weights."""
+
+    def build(translator="marian", llm="qwen2", **switches):
+        folders = part_folders(translator, llm)
+        parts_ = {f"{role}_config": AutoConfig.from_pretrained(folders[role]) for role in ("lr_hr", "llm", "hr_lr")}
+        return TALLConfig(**parts_, **switches)
+
+    return build
