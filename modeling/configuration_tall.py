@@ -145,6 +145,11 @@ class TALLConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.validate_tall()
 
+    def validate(self):
+        """Called by `save_pretrained`: a switch may have been set since."""
+        super().validate()
+        self.validate_tall()
+
     def validate_tall(self):
         """Check every switch, and that the parts fit together; each error says what would be accepted."""
         _check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)

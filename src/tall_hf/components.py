@@ -137,13 +137,14 @@ def compose(
 
 def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
     try:
-        model, info = part.load(
-            auto_class,
-            dtype=dtype,
-            token=token,
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-        )
+        with _quiet_transformers():
+            model, info = part.load(
+                auto_class,
+                dtype=dtype,
+                token=token,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+            )
     except OSError as error:
         if allow_pickle or "safetensors" not in str(error):
             raise
@@ -189,7 +190,7 @@ def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     if hasattr(writer, "final_logits_bias"):  # M2M100 has none
         state_dict["final_logits_bias"] = writer.final_logits_bias
     if config.source_bridge in ("gated", "concat"):
-        embeddings = models["llm"].get_input_embeddings().weight
+        embeddings = models["llm"].get_input_embeddings().weight.detach()
         state_dict["encoder.embedding_std"] = embeddings.float().std().to(embeddings.dtype).reshape(1)
     return state_dict
 
@@ -230,7 +231,7 @@ def _assemble(config, state_dict, dtype, attn_implementation, device_map) -> TAL
 
 @contextlib.contextmanager
 def _quiet_transformers():
-    # That the adapters are newly initialised is what composing means; the report would only alarm.
+    # That an LLM's head is left over and the adapters are new is what composing means; the reports would only alarm.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -1,0 +1,200 @@
+"""The command `tall`: each verb of the library for a terminal."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import cached_file
+
+from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, components, publishing
+from tall_hf.microworld.demo import demo as run_demo
+
+
+app = typer.Typer(
+    help="Let a frozen LLM work in a low-resource language (TALL, arXiv 2506.05057).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# What bad input raises: these end in one line; anything else is our bug and shows its traceback.
+_USER_ERRORS = (ValueError, OSError)
+
+
+class Bridge(StrEnum):
+    """How the source sentence reaches the LLM."""
+
+    marian = "marian"
+    gated = "gated"
+    concat = "concat"
+    none = "none"
+
+
+class Dtype(StrEnum):
+    """One dtype for every part."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class _UserErrors:
+    """Ends the command with the message of an error that the user can mend."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if kind is not None and issubclass(kind, _USER_ERRORS):
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(1) from error
+
+
+@app.command()
+def compose(
+    lr_hr: Annotated[str, typer.Option(help="Translator out of the language: Hub id or folder, optional @revision.")],
+    llm: Annotated[str, typer.Option(help="The language model, likewise.")],
+    hr_lr: Annotated[str, typer.Option(help="Translator back into the language, likewise.")],
+    output: Annotated[Path, typer.Option(help="Folder for the composed model.")],
+    source_lang: Annotated[str | None, typer.Option(help="Code of the language, for NLLB, M2M100 and mBART.")] = None,
+    pivot_lang: Annotated[str | None, typer.Option(help="Code of the LLM's language, likewise.")] = None,
+    bridge: Annotated[Bridge, typer.Option(help="How the source reaches the LLM; the paper's is marian.")] = "marian",
+    bridge_heads: Annotated[int | None, typer.Option(help="Attention heads of custom decoder 1.")] = None,
+    alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
+    alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
+    warm_start: Annotated[bool, typer.Option(help="Start the adapters from the translators' own layers.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="One dtype for all parts.")] = "float32",
+    allow_pickle: Annotated[bool, typer.Option(help="Accept parts that have pickled weights only.")] = False,
+    token: Annotated[str | None, typer.Option(envvar="HF_TOKEN", help="For private repositories.")] = None,
+):
+    """Join two translators and a language model into a TALL with fresh adapters.
+
+    Example: tall compose --lr-hr Helsinki-NLP/opus-mt-tc-big-he-en --llm Qwen/Qwen2.5-0.5B
+    --hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --output outputs/hebrew
+    """
+    with _UserErrors():
+        publishing.check_output(output)
+        model, processor = components.compose(
+            lr_hr,
+            llm,
+            hr_lr,
+            source_lang=source_lang,
+            pivot_lang=pivot_lang,
+            dtype=str(dtype),
+            allow_pickle=allow_pickle,
+            warm_start=warm_start,
+            token=token,
+            source_bridge=str(bridge),
+            bridge_attention_heads=bridge_heads,
+            alignment_hidden_size=alignment_hidden_size,
+            alignment_dropout=alignment_dropout,
+        )
+        publishing.save(model, processor, output)
+    _print_parameters(model, Console())
+    typer.echo(f"Saved to {output}. `tall info {output}` shows this again.")
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
+):
+    """Print a TALL's parameters, where its parts came from, and its switches.
+
+    Only the configuration is read, no weights.
+
+    Example: tall info outputs/demo
+    """
+    console = Console()
+    with _UserErrors():
+        _check_tall(model)
+        config = TALLConfig.from_pretrained(model)
+        with torch.device("meta"):
+            shape = TALLForCausalLM(config)
+    _print_parameters(shape, console)
+    parts = Table(title="Parts", title_justify="left")
+    for column in ("part", "type", "from", "revision"):
+        parts.add_column(column, overflow="fold")
+    for role in ("lr_hr", "llm", "hr_lr"):
+        origin = (config.components or {}).get(role, {})
+        part = getattr(config, f"{role}_config")
+        parts.add_row(role, part.model_type, origin.get("name_or_path") or "-", origin.get("revision") or "-")
+    console.print(parts)
+    switches = Table(title="Switches", title_justify="left")
+    for column in ("switch", "value"):
+        switches.add_column(column)
+    for name in ("source_bridge", "source_fusion", "alignment_hidden_size", "alignment_dropout"):
+        value = getattr(config, name)
+        switches.add_row(name, "twice the output width" if value is None else str(value))
+    if config.source_bridge in ("marian", "gated"):
+        switches.add_row("bridge_attention_heads", str(config.bridge_heads))
+    switches.add_row("dtype", str(config.dtype).removeprefix("torch."))
+    console.print(switches)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
+    texts: Annotated[list[str], typer.Argument(help="Unfinished sentences.")],
+    top_k: Annotated[int, typer.Option(min=1, help="How many words to list.")] = 5,
+):
+    """List the most probable next words of sentences.
+
+    Example: tall predict outputs/demo "דנה לוי גרה בעיר"
+    """
+    console = Console()
+    with _UserErrors():
+        _check_tall(model)
+        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
+        processor = TALLProcessor.from_pretrained(model)
+        answers = tall.next_words(texts, processor, top_k=top_k)
+    for text, words in zip(texts, answers, strict=True):
+        table = Table(title=text, title_justify="left")
+        table.add_column("probability", justify="right")
+        table.add_column("next word")
+        for word, probability in words:
+            table.add_row(f"{probability:.4f}", word)
+        console.print(table)
+
+
+@app.command()
+def demo(
+    text: Annotated[list[str], typer.Option(help="A sentence of your own to complete; may be repeated.")] = (),
+    output: Annotated[Path, typer.Option(help="Folder for the trained model.")] = Path("outputs/demo"),
+    seed: Annotated[int, typer.Option(help="Who is held out, and the adapters' first weights.")] = 0,
+):
+    """Compose, train, compare, save and reload a small TALL, offline, in minutes on a laptop.
+
+    Example: tall demo --text "דנה לוי גרה בעיר"
+    """
+    with _UserErrors():
+        run_demo(texts=text, output=output, seed=seed)
+
+
+def _check_tall(model: str):
+    """ValueError for a checkpoint of another kind; `from_pretrained` would read it as one of ours."""
+    config = json.loads(Path(cached_file(model, "config.json")).read_text(encoding="utf-8"))
+    if config.get("model_type") != "tall":
+        raise ValueError(
+            f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
+        )
+
+
+def _print_parameters(model, console: Console):
+    table = Table(title="Parameters", title_justify="left")
+    table.add_column("module")
+    for column in ("total", "trainable as the paper counts", "requires_grad"):
+        table.add_column(column, justify="right")
+    rows = model.parameter_table()
+    whole = next(total for name, total, _, _ in rows if name == "total")
+    for name, total, paper, requires_grad in rows:
+        style = "bold" if name == "total" else None
+        table.add_row(name, f"{total:,}", f"{paper:,}", f"{requires_grad:,}", style=style)
+        if name == "total":
+            shares = (f"{count / whole:.2%}" for count in (paper, requires_grad))
+            table.add_row("share of the total", "", *shares, style="bold", end_section=True)
+    console.print(table)

@@ -1,0 +1,49 @@
+"""Write a TALL and its processor to a folder, whole or not at all."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+
+def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.PathLike) -> Path:
+    """Save model and processor aside, then put the folder in its place; a TALL that was saved there is replaced.
+
+    Raises:
+        FileExistsError: `folder` holds something that is not a saved TALL.
+    """
+    folder = check_output(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
+        staging = Path(aside) / "new"
+        model.save_pretrained(staging)
+        processor.save_pretrained(staging)
+        if folder.exists():
+            folder.rename(Path(aside) / "old")
+        staging.rename(folder)
+    return folder
+
+
+def check_output(folder: str | os.PathLike) -> Path:
+    """`folder` as a path, if a TALL may be saved there: it is new, empty, or a saved TALL.
+
+    Raises:
+        FileExistsError: it is anything else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_saved_tall(folder))):
+        raise FileExistsError(f"{folder} exists and is no saved TALL; name a new or an empty folder.")
+    return folder
+
+
+def _is_saved_tall(folder: Path) -> bool:
+    config = folder / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        return json.loads(config.read_text(encoding="utf-8")).get("model_type") == "tall"
+    except (ValueError, AttributeError):
+        return False
