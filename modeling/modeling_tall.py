@@ -101,8 +101,8 @@ class TALLEncoder(TALLPreTrainedModel):
 
     def freeze_parts(self):
         """Take the pretrained parts, and the fixed position tables of the custom transformers, out of training."""
-        self.translator.requires_grad_(False)
-        self.llm.requires_grad_(False)
+        _freeze(self.translator)
+        _freeze(self.llm)
         self.target_encoder.embed_positions.requires_grad_(False)
         if self.source_decoder is not None:
             self.source_decoder.embed_positions.requires_grad_(False)
@@ -240,8 +240,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
     def freeze_parts(self):
         """Take every pretrained part out of training; the adapters keep their `requires_grad`."""
         self.encoder.freeze_parts()
-        self.decoder.requires_grad_(False)
-        self.lm_head.requires_grad_(False)
+        _freeze(self.decoder)
+        _freeze(self.lm_head)
 
     def tie_weights(self, missing_keys=None, recompute_mapping=True):
         super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
@@ -537,6 +537,17 @@ def _marian_config(config: TALLConfig, part, **settings) -> MarianConfig:
     )
     marian_config._attn_implementation = copy.copy(config._attn_implementation)
     return marian_config
+
+
+def _freeze(part: nn.Module):
+    part.requires_grad_(False)
+    for layer in part.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            # These layers keep their training flag (see `TALLForCausalLM.train`), and some apply dropout by it.
+            for name in [
+                name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)
+            ]:
+                setattr(layer, name, 0.0)
 
 
 def _label_loss(logits, labels, num_items_in_batch):
