@@ -35,7 +35,7 @@ def pytest_generate_tests(metafunc):
     """Run a test that takes `bridge`, `translator` or `llm` once for each of them."""
     for name, values in (("bridge", BRIDGES), ("translator", tuple(TRANSLATORS)), ("llm", LLMS)):
         marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-        if name in metafunc.fixturenames and not any(name in str(argument).split(",") for argument in marked):
+        if name in metafunc.fixturenames and not any(name in names for names in marked):
             metafunc.parametrize(name, values)
 
 
