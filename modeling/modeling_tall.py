@@ -47,6 +47,27 @@ class TALLPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["MarianEncoderLayer", "MarianDecoderLayer"]
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, from safetensors only.
+
+        Raises:
+            ValueError: for `use_safetensors=False`.
+            OSError: for a checkpoint without safetensors weights, or with corrupted ones.
+        """
+        if kwargs.setdefault("use_safetensors", True) is False:
+            raise ValueError("A TALL is read from safetensors only: leave out `use_safetensors=False`.")
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except Exception as error:
+            # The package of that error is not imported here: see the first lines of this file.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise OSError(
+                f"The weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). Download or save "
+                "them again."
+            ) from error
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -168,7 +189,10 @@ class TALLEncoder(TALLPreTrainedModel):
     def encode_source(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Stage 1: (batch, source length) tokens to (batch, source length, source width) states."""
         encoder = self.translator.get_encoder()
-        return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        # Gradient checkpointing makes embeddings require a gradient, which a frozen encoder would carry for nothing.
+        is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+            return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def bridge_source(
         self,
@@ -322,7 +346,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             labels: the token after each of `decoder_input_ids`, -100 where there is no loss; (batch, target length).
             encoder_outputs: what `encoder` returned; with it `input_ids` and `llm_input_ids` are not read.
             past_key_values: the decoder's cache.
-            use_cache: whether to return a cache; never when there are labels.
+            use_cache: whether to return a cache; never in training or with labels.
             logits_to_keep: compute logits for the last n positions (0: all), or for the given positions.
             num_items_in_batch: what the summed loss is divided by, instead of the number of labels.
             output_attentions: return the attentions of custom encoder 2 and of the decoder.
@@ -360,7 +384,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             llm_attention_mask = squeeze_padding(llm_attention_mask)[0]
 
         use_cache = self.config.use_cache if use_cache is None else use_cache
-        if labels is not None or (self.training and self.is_gradient_checkpointing):
+        if labels is not None or self.training:
             use_cache = False
         if use_cache and past_key_values is None:
             decoder_config = self.config.get_text_config(decoder=True)
