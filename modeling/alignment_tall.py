@@ -1,4 +1,4 @@
-"""Dimension alignment: the small trained MLP that carries hidden states from one model's width to another's."""
+"""Dimension alignment: the small trained MLP between two models' widths, and the autoencoder it may be pretrained in."""
 
 import torch
 from torch import nn
@@ -27,3 +27,31 @@ class DimensionAlignment(nn.Module):
         """(batch, length, input_size) to (batch, length, output_size)."""
         hidden_states = self.dropout(self.activation(self.hidden_norm(self.up_proj(hidden_states))))
         return self.output_norm(self.down_proj(hidden_states))
+
+
+class AlignmentAutoencoder(nn.Module):
+    """A dimension alignment and its mirror, which together give back the states they are given (TALL, section 3).
+
+    The mirror, output width → hidden width → input width and a LayerNorm, is thrown away after pretraining.
+
+    Args:
+        alignment: the encoder half; trained in place.
+        initializer_range: standard deviation of the mirror's linear weights at the start; its biases start at zero.
+    """
+
+    def __init__(self, alignment: DimensionAlignment, initializer_range: float = 0.02):
+        super().__init__()
+        self.encoder = alignment
+        self.decoder = DimensionAlignment(
+            input_size=alignment.down_proj.out_features,
+            output_size=alignment.up_proj.in_features,
+            hidden_size=alignment.up_proj.out_features,
+            dropout=alignment.dropout.p,
+        )
+        for linear in (self.decoder.up_proj, self.decoder.down_proj):
+            nn.init.normal_(linear.weight, std=initializer_range)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., input_size) to its reconstruction, (..., input_size)."""
+        return self.decoder(self.encoder(hidden_states))

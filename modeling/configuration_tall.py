@@ -86,6 +86,8 @@ class TALLConfig(PreTrainedConfig):
             The LR→HR translator's own generation settings, used by `model.translate`.
         components (`dict`, *optional*):
             Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`.
+        trainable_only (`bool`, defaults to `False`):
+            Set in a checkpoint that holds the trained adapters only; `tall_hf.load_light` loads it, nothing else does.
 
     Raises:
         ValueError: for an unknown switch value, a part of an unsupported type, or widths and heads that do not divide.
@@ -93,7 +95,8 @@ class TALLConfig(PreTrainedConfig):
 
     model_type = "tall"
     sub_configs = {"lr_hr_config": AutoConfig, "llm_config": AutoConfig, "hr_lr_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    # What the Trainer hands to metrics is the logits alone.
+    keys_to_ignore_at_inference = ["past_key_values", "encoder_last_hidden_state"]
 
     lr_hr_config: dict | PreTrainedConfig | None = None
     llm_config: dict | PreTrainedConfig | None = None
@@ -106,6 +109,7 @@ class TALLConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     translation_generation_config: dict | None = None
     components: dict | None = None
+    trainable_only: bool = False
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool | None = None

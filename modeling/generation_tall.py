@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The paper strips '.' and ',' from predictions; this also joins "word" and "word." into one answer.
 _TRAILING_PUNCTUATION = ".,"
+# Probability of the unfinished words below which looking further cannot change an answer that anybody reads.
+_NEGLIGIBLE = 1e-4
 
 
 class WordCountCriteria(StoppingCriteria):
@@ -67,14 +69,15 @@ class TALLTextMixin:
 
         A word ends where the tokenizer begins the next one, or the sentence ends. Probabilities are those of the word
         given that the text goes on with a new word; spellings of one word by different tokens are added up, and so are
-        a word and the same word with a '.' or ',' behind it.
+        a word and the same word with a '.' or ',' behind it. The search ends when all unfinished beams of a row together
+        are less probable than 0.0001.
 
         Args:
             texts: unfinished sentences of the low-resource language; an empty one asks for first words.
             processor: the model's processor.
             top_k: how many words to return at most.
             translations: ready translations of `texts`; made by `translate` when not given.
-            num_beams: how many unfinished words are followed at a time; `max(8, 2 * top_k)` when not given.
+            num_beams: how many unfinished words are followed at a time; `max(16, 2 * top_k)` when not given.
             max_word_tokens: words of more tokens are not considered.
 
         Returns:
@@ -89,7 +92,7 @@ class TALLTextMixin:
         inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
         batch, vocabulary = len(texts), self.final_logits_bias.shape[-1]
         starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(vocabulary))
-        num_beams = min(num_beams or max(8, 2 * top_k), int(starts.sum()))
+        num_beams = min(num_beams or max(16, 2 * top_k), int(starts.sum()))
 
         outputs = self(**inputs, use_cache=True, logits_to_keep=1)
         log_probs = outputs.logits[:, -1].float().masked_fill(~starts, -math.inf).log_softmax(dim=-1)
@@ -108,6 +111,11 @@ class TALLTextMixin:
         found = [{} for _ in texts]
         room = self.config.max_target_length - decoder_mask.shape[1]
         for _ in range(min(max_word_tokens, room)):
+            # A row that has ended takes no more words: its answer must not depend on its batch.
+            unfinished = scores.exp().sum(dim=-1, keepdim=True) >= _NEGLIGIBLE
+            scores = scores.masked_fill(~unfinished, -math.inf)
+            if not unfinished.any():
+                break
             decoder_mask = torch.cat([decoder_mask, decoder_mask.new_ones(batch * num_beams, 1)], dim=1)
             outputs = self(
                 **encoded,
@@ -119,8 +127,6 @@ class TALLTextMixin:
             log_probs = outputs.logits[:, -1].float().log_softmax(dim=-1).view(batch, num_beams, vocabulary)
             ends = log_probs.masked_fill(continuations, -math.inf).logsumexp(dim=-1)
             _collect_words(found, words, scores + ends, processor)
-            if self._words_are_settled(found, scores, top_k):
-                break
             longer = scores.unsqueeze(-1) + log_probs.masked_fill(~continuations, -math.inf)
             scores, choices = longer.flatten(1).topk(num_beams, dim=-1)
             parents = choices // vocabulary
@@ -133,16 +139,6 @@ class TALLTextMixin:
             )
             cache.reorder_cache((parents + row_offsets).flatten())
         return [sorted(words.items(), key=lambda item: (-item[1], item[0]))[:top_k] for words in found]
-
-    @staticmethod
-    def _words_are_settled(found, scores, top_k) -> bool:
-        # A longer word is never more probable than its beginning, so weak beginnings cannot change the answer's order.
-        best_unfinished = scores[:, 0].exp().tolist()
-        for words, unfinished in zip(found, best_unfinished, strict=True):
-            probabilities = sorted(words.values(), reverse=True)
-            if len(probabilities) < top_k or probabilities[top_k - 1] < unfinished:
-                return False
-        return True
 
     @torch.no_grad()
     def complete(
@@ -191,7 +187,12 @@ class TALLTextMixin:
 
     def _generate_words(self, texts, translations, processor, num_words, generation_kwargs):
         """Continue by at most `num_words` words; (text with continuation, whether the sentence ended) a text."""
-        inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
+        # As much room for every row, so that a row's continuation does not depend on its batch.
+        max_new_tokens = generation_kwargs.get("max_new_tokens") or 16 * num_words
+        max_new_tokens = min(max_new_tokens, self.config.max_target_length // 2)
+        inputs = processor(
+            text=texts, translations=translations, reserved_target_length=max_new_tokens, return_tensors="pt"
+        ).to(self.device)
         prefix_length = inputs["decoder_input_ids"].shape[1]
         starts, continuations = (
             mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1])
@@ -201,8 +202,7 @@ class TALLTextMixin:
             # Sampling settings next to greedy decoding would only bring warnings.
             generation_config.do_sample = False
             generation_config.temperature = generation_config.top_k = generation_config.top_p = None
-        room = self.config.max_target_length - prefix_length
-        generation_kwargs = {"max_new_tokens": min(16 * num_words, room), **generation_kwargs}
+        generation_kwargs = {**generation_kwargs, "max_new_tokens": max_new_tokens}
         ids = self.generate(
             **inputs,
             generation_config=generation_config,

@@ -64,8 +64,8 @@ class TALLPreTrainedModel(PreTrainedModel):
             if type(error).__name__ != "SafetensorError":
                 raise
             raise OSError(
-                f"The weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). Download or save "
-                "them again."
+                f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
+                "Download or save them again."
             ) from error
 
     @torch.no_grad()
@@ -175,10 +175,12 @@ class TALLEncoder(TALLPreTrainedModel):
         if self.config.source_bridge == "none":
             source_states = None
         else:
-            source_states = self.source_alignment(self.encode_source(input_ids, source_mask))
+            source_states = self.source_alignment(
+                _in_dtype_of(self.source_alignment, self.encode_source(input_ids, source_mask))
+            )
         llm_states = self.read_with_llm(embeddings, llm_mask, source_states, source_mask)
         return self.target_encoder(
-            inputs_embeds=self.target_alignment(llm_states),
+            inputs_embeds=self.target_alignment(_in_dtype_of(self.target_alignment, llm_states)),
             attention_mask=llm_mask,
             output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=(
@@ -205,7 +207,7 @@ class TALLEncoder(TALLPreTrainedModel):
         if self.config.source_bridge == "none":
             return embeddings
         decoded = self.source_decoder(
-            inputs_embeds=embeddings,
+            inputs_embeds=_in_dtype_of(self.source_decoder, embeddings),
             attention_mask=llm_mask,
             encoder_hidden_states=source_states,
             encoder_attention_mask=source_mask,
@@ -224,13 +226,16 @@ class TALLEncoder(TALLPreTrainedModel):
     ) -> torch.Tensor:
         """Stages 3 and 4: the frozen LLM's states on the translation, (batch, translation length, LLM width)."""
         if self.config.source_bridge != "concat":
-            inputs_embeds = self.bridge_source(embeddings, llm_mask, source_states, source_mask)
+            inputs_embeds = _in_dtype_of(
+                self.llm, self.bridge_source(embeddings, llm_mask, source_states, source_mask)
+            )
             return self.llm(inputs_embeds=inputs_embeds, attention_mask=llm_mask, use_cache=False).last_hidden_state
         # Source and translation become one sequence without a hole, so that positions count tokens and not padding.
         joint_mask, joint = squeeze_padding(
             torch.cat([source_mask, llm_mask], dim=1),
             torch.cat([self.embedding_std * source_states, embeddings], dim=1),
         )
+        joint = _in_dtype_of(self.llm, joint)
         joint_states = self.llm(inputs_embeds=joint, attention_mask=joint_mask, use_cache=False).last_hidden_state
         columns = torch.arange(embeddings.shape[1], device=embeddings.device)
         columns = columns + source_mask.sum(dim=1, keepdim=True).long()
@@ -245,6 +250,11 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
 
     def __init__(self, config: TALLConfig):
+        if config.trainable_only:
+            raise ValueError(
+                "This checkpoint holds the trained adapters only, without the frozen parts they belong to. Load it with "
+                "`tall_hf.load_light(folder)` from the tall-hf package, then save it whole with `save_pretrained`."
+            )
         super().__init__(config)
         # The head is tied if the composite says so, whatever the translator by itself would do.
         config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings
@@ -353,7 +363,9 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             output_hidden_states: return the hidden states of custom encoder 2 and of the decoder.
 
         Returns:
-            `Seq2SeqLMOutput` with logits (batch, kept positions, target vocabulary).
+            `Seq2SeqLMOutput` with logits (batch, kept positions, target vocabulary); in training mode with labels only
+            those of the positions that have a loss, (labels that are not -100, target vocabulary). A loss computed
+            outside, as the Trainer's label smoothing is, passes no labels and so gets logits for every position.
 
         Raises:
             ValueError: for missing inputs, an input longer than a position table, or labels that are all -100.
@@ -395,7 +407,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         decoder_outputs = self.decoder(
             inputs_embeds=self._embed_target(decoder_input_ids, decoder_attention_mask, past_key_values),
             attention_mask=decoder_attention_mask,
-            encoder_hidden_states=encoder_outputs.last_hidden_state,
+            encoder_hidden_states=_in_dtype_of(self.decoder, encoder_outputs.last_hidden_state),
             encoder_attention_mask=llm_attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
@@ -403,11 +415,17 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             output_hidden_states=output_hidden_states,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(decoder_outputs.last_hidden_state[:, kept]) + self.final_logits_bias
-
-        loss = None
+        hidden_states = decoder_outputs.last_hidden_state[:, kept]
         if labels is not None:
-            loss = _label_loss(logits, labels[:, kept], num_items_in_batch)
+            labels = labels[:, kept]
+            # Most positions of a target have no loss and the vocabulary is wide. In evaluation logits stay beside their
+            # labels, for metrics; a compiled graph keeps its shapes.
+            if self.training and not torch.compiler.is_compiling():
+                learned = labels != -100
+                hidden_states, labels = hidden_states[learned], labels[learned]
+        logits = self.lm_head(hidden_states) + self.final_logits_bias
+
+        loss = None if labels is None else _label_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -574,6 +592,11 @@ def _freeze(part: nn.Module):
                 setattr(layer, name, 0.0)
 
 
+def _in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """States as `part` computes: the frozen parts may be kept in a dtype of their own."""
+    return states.to(next(weight.dtype for weight in part.parameters() if weight.is_floating_point()))
+
+
 def _label_loss(logits, labels, num_items_in_batch):
     if not torch.compiler.is_compiling() and not bool((labels != -100).any()):
         raise ValueError(
@@ -582,7 +605,7 @@ def _label_loss(logits, labels, num_items_in_batch):
         )
     reduction = "mean" if num_items_in_batch is None else "sum"
     loss = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.to(logits.device).flatten(), reduction=reduction
+        logits.float().view(-1, logits.shape[-1]), labels.to(logits.device).flatten(), reduction=reduction
     )
     return loss if num_items_in_batch is None else loss / num_items_in_batch
 

@@ -93,6 +93,7 @@ class TALLProcessor(ProcessorMixin):
             text: sentences of the low-resource language, without the word to predict.
             translations: one translation of each, as `model.translate(text, processor)` gives them.
             text_target: for training, the whole sentences; the collator makes the decoder's inputs and labels of them.
+            reserved_target_length: how many positions the prefix leaves free, instead of the processor's own number.
             return_tensors: "pt" for padded tensors (source and translation on the right, the target prefix on the left,
                 where generation needs it); None for lists of unpadded rows.
 
@@ -106,10 +107,11 @@ class TALLProcessor(ProcessorMixin):
         """
         options = {**kwargs.pop("text_kwargs", {}), **kwargs}
         return_tensors, text_target = options.pop("return_tensors", None), options.pop("text_target", None)
+        reserved_target_length = options.pop("reserved_target_length", self.reserved_target_length)
         if options:
             raise TypeError(
                 f"Unknown argument {', '.join(map(repr, options))}. Beside text and translations, a TALLProcessor takes "
-                "`text_target` and `return_tensors`; it pads and truncates by itself."
+                "`text_target`, `reserved_target_length` and `return_tensors`; it pads and truncates by itself."
             )
         texts = self.check_texts(text)
         if translations is None:
@@ -129,7 +131,7 @@ class TALLProcessor(ProcessorMixin):
         rows = {"input_ids": self._source_rows(texts), "llm_input_ids": self._translation_rows(translations)}
         if targets is not None:
             return BatchFeature({**rows, "labels": self.encode_target(targets)})
-        rows["decoder_input_ids"] = self._prefix_rows(texts)
+        rows["decoder_input_ids"] = self._prefix_rows(texts, reserved_target_length)
         if return_tensors is None:
             masks = {
                 name.replace("input_ids", "attention_mask"): [[1] * len(row) for row in part]
@@ -219,11 +221,11 @@ class TALLProcessor(ProcessorMixin):
         filler = self.llm_tokenizer.pad_token_id if filler is None else filler
         return [row or [filler] for row in rows]
 
-    def _prefix_rows(self, texts):
+    def _prefix_rows(self, texts, reserved_target_length):
         rows = self.encode_target(texts)
         if self.max_target_length is not None:
             start_length = len(self.decoder_start_token_ids)
-            reserved = min(self.reserved_target_length, self.max_target_length // 2)
+            reserved = min(reserved_target_length, self.max_target_length // 2)
             longest = self.max_target_length - reserved - start_length
             self._warn_if_longer(rows, longest, "target prefix")
             rows = [row[max(0, len(row) - longest) :] for row in rows]
