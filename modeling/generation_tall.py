@@ -212,10 +212,11 @@ class TALLTextMixin:
         continued = []
         for text, row in zip(texts, ids[:, prefix_length:], strict=True):
             text_pieces = starts[row] | continuations[row]
-            ended = bool((~text_pieces).any())
-            length = int(text_pieces.long().cumprod(dim=0).sum())  # up to the end of the sentence
-            begun = starts[row[:length]].cumsum(dim=0)
-            row = row[:length][begun <= num_words]
+            row = row[: int(text_pieces.long().cumprod(dim=0).sum())]  # up to the end of the sentence
+            begun = starts[row].cumsum(dim=0)
+            # A row that was stopped at its next word is filled up with padding, which is no end of a sentence.
+            ended = len(row) < len(text_pieces) and bool((begun <= num_words).all())
+            row = row[begun <= num_words]
             addition = processor.decode_target(row)
             glued = len(row) > 0 and not bool(starts[row[0]])
             space = "" if glued or not text.strip() or not addition else " "
