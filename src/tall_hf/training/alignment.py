@@ -1,0 +1,467 @@
+"""Pretrain both dimension alignments as autoencoders on hidden states of a TALL's frozen parts."""
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.nn.functional import mse_loss
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import logging
+
+from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
+
+
+logger = logging.get_logger(__name__)
+
+REPORT_NAME = "alignment_pretraining"
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """How the autoencoders are trained; the learning rate is the paper's, schedule and clipping are its code's.
+
+    Attributes:
+        learning_rate: AdamW's at the start.
+        batch_size: sentences in a batch.
+        max_epochs: where to stop at the latest.
+        validation_share: share of the sentences that are kept out of training, to steer the schedule and to report on.
+        max_sentences: use only so many sentences, drawn by `seed`; all when not given.
+        max_grad_norm: gradient clipping.
+        plateau_factor: what the learning rate is multiplied by after `plateau_patience` epochs without gain.
+        plateau_patience: see `plateau_factor`.
+        stop_patience: stop after so many epochs without a lower validation loss.
+        seed: draws the validation sentences, the mirrors' first weights, dropout and the order of the batches.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    max_epochs: int = 100
+    validation_share: float = 0.05
+    max_sentences: int | None = None
+    max_grad_norm: float = 1.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
+    stop_patience: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+        for name in ("validation_share", "plateau_factor"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be between 0 and 1, got {getattr(self, name)}.")
+        for name in ("batch_size", "max_epochs", "stop_patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.max_sentences is not None and self.max_sentences < 2:
+            raise ValueError(
+                f"`max_sentences` must be at least 2, got {self.max_sentences}: one trains, one validates."
+            )
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """What pretraining made of one alignment.
+
+    Attributes:
+        history: one entry an epoch, epoch 0 being the untrained autoencoder, with `epoch`, `train_loss` (not for epoch
+            0), `validation_loss`, `explained_variance` and `learning_rate`.
+        best_epoch: the epoch whose weights were kept, that of the lowest validation loss.
+        stopped_early: whether `stop_patience` ended it, rather than `max_epochs`.
+    """
+
+    history: list[dict[str, float | int | None]]
+    best_epoch: int
+    stopped_early: bool
+
+    @property
+    def explained_variance(self) -> tuple[float, float]:
+        """Before training, and of the weights that were kept; see `evaluate`."""
+        return tuple(self.history[epoch]["explained_variance"] for epoch in (0, self.best_epoch))
+
+
+@dataclass(frozen=True)
+class PretrainingReport:
+    """What `pretrain_alignments` did: its settings, how many sentences it read, and a report on each alignment."""
+
+    settings: AlignmentSettings
+    train_sentences: int
+    validation_sentences: int
+    alignments: dict[str, AlignmentReport]
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write `alignment_pretraining.json` and, where matplotlib is installed, a plot beside it, into `folder`."""
+        content = dataclasses.asdict(self)
+        for name, report in self.alignments.items():
+            before, after = report.explained_variance
+            content["alignments"][name]["explained_variance"] = {"before": before, "after": after}
+        path = Path(folder) / f"{REPORT_NAME}.json"
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        self._plot(path.with_suffix(".png"))
+
+    def _plot(self, path: Path) -> None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            logger.warning(f"No plot beside {path.stem}.json: it needs matplotlib (pip install matplotlib).")
+            return
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        for axes, key in zip(figure.subplots(1, 2), ("validation_loss", "explained_variance"), strict=True):
+            for name, report in self.alignments.items():
+                [line] = axes.plot([entry[key] for entry in report.history], label=name.replace("_", " "))
+                axes.plot(report.best_epoch, report.history[report.best_epoch][key], "o", color=line.get_color())
+            axes.set(xlabel="epoch", ylabel=key.replace("_", " "))
+            axes.grid(alpha=0.3)
+        axes.set_ylim(-0.1, 1.0)  # the untrained mirror is far below, and would flatten the rest
+        axes.legend()
+        figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True)
+class _FrozenPart:
+    """Where an alignment's states come from: a column of the dataset, through a frozen module."""
+
+    name: str
+    column: str
+    pad_token_id: int
+    module: nn.Module
+    read: Callable[[torch.LongTensor, torch.LongTensor], torch.Tensor]
+
+
+def pretrain_alignments(
+    model: TALLForCausalLM,
+    processor: TALLProcessor,
+    dataset: Dataset,
+    settings: AlignmentSettings | None = None,
+    state_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> PretrainingReport:
+    """Pretrain both alignments as autoencoders (TALL, section 3) and put the encoder halves into `model`, in place.
+
+    Alignment 1 learns on the stage-1 states of the truncated sentences. Alignment 2 learns on the frozen LLM's states of
+    the translations with the bridge at its start, that is, with the LLM's own embeddings: what the LLM writes behind an
+    untrained custom decoder 1 is no language, and behind a gated bridge it is exactly this. (With the "concat" bridge the
+    source states would stand before the translation; they are left out for the same reason.) With the bridge "none"
+    there is no alignment 1.
+
+    The states are computed batch by batch and not kept: at the paper's sizes those of 256,000 sentences would take about
+    10 GB for each alignment, in half precision. The autoencoders train in float32 whatever the model's dtype.
+
+    Args:
+        model: a TALL; only its alignments change, and only when both are done.
+        processor: its processor, for the padding.
+        dataset: rows with `input_ids` (truncated sentences) and `llm_input_ids` (translations), unpadded, as `tall
+            prepare` writes them. Its own share is held out, so the validation split stays unseen.
+        settings: how to train; the paper's when not given.
+        state_dir: where the state is kept after each epoch. A call with the same arguments goes on from there after a
+            kill, and gives bit for bit what an undisturbed run gives on the same machine; the folder stays, for the
+            caller to delete.
+        progress: show a progress bar.
+
+    Returns:
+        The settings, the history of each alignment, and the variance it explains; `.save(folder)` writes it down.
+
+    Raises:
+        ValueError: for a dataset without the columns or with fewer than two rows, a state of another run, or states or
+            a loss that are not finite.
+    """
+    settings = settings or AlignmentSettings()
+    dataset = _select(dataset, settings)
+    generator = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(len(dataset), generator=generator).tolist()
+    validation_size = min(max(1, round(settings.validation_share * len(dataset))), len(dataset) - 1)
+    held_out, learned = dataset.select(order[:validation_size]), dataset.select(order[validation_size:])
+    if state_dir is not None:
+        Path(state_dir).mkdir(parents=True, exist_ok=True)
+
+    was_training = model.training
+    model.eval()
+    reports, weights = {}, {}
+    with _progress_bar(progress) as bar:
+        for part in _frozen_parts(model, processor):
+            state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
+            run = _Pretraining(model, part, learned, held_out, settings, state_file)
+            reports[part.name] = run.train(bar)
+            weights[part.name] = run.best["encoder"]
+    for name, state_dict in weights.items():
+        getattr(model.encoder, name).load_state_dict(state_dict)
+    model.train(was_training)
+    return PretrainingReport(settings, len(learned), len(held_out), reports)
+
+
+@torch.no_grad()
+def evaluate(autoencoder: AlignmentAutoencoder, batches: Iterator[torch.Tensor]) -> tuple[float, float]:
+    """Mean squared error, and explained variance, of an autoencoder on hidden states.
+
+    The explained variance is 1 - Σ|x - x̂|² / Σ|x - mean(x)|², both sums over all tokens and all dimensions and the mean
+    one vector for all tokens: 1 for a perfect reconstruction, 0 for giving that mean for every token, below 0 for worse.
+
+    Args:
+        autoencoder: in any mode; evaluated without dropout.
+        batches: states of tokens, (tokens, width) each.
+
+    Raises:
+        ValueError: all states are the same.
+    """
+    autoencoder.eval()
+    error, count, mean, spread = 0.0, 0, 0.0, 0.0
+    for states in batches:
+        error += (autoencoder(states) - states).square().sum().item()
+        # Chan's update: the mean and the squared deviations from it, exact where Σx² - n·mean² would cancel.
+        batch_mean = states.mean(dim=0)
+        deviations = (states - batch_mean).square().sum().item()
+        difference = batch_mean.cpu().double() - mean
+        spread += deviations + difference.square().sum().item() * count * len(states) / (count + len(states))
+        mean = mean + difference * len(states) / (count + len(states))
+        count += len(states)
+    if spread == 0:
+        raise ValueError("All states are the same, so there is no variance to explain. Validate on more sentences.")
+    return error / (count * mean.numel()), 1 - error / spread
+
+
+class _Pretraining:
+    """The training of one alignment, epoch by epoch, and the state that it can be taken up from."""
+
+    def __init__(self, model, part: _FrozenPart, learned: Dataset, held_out: Dataset, settings, state_file):
+        self.part, self.settings, self.state_file = part, settings, state_file
+        self.learned, self.held_out = learned.select_columns(part.column), held_out.select_columns(part.column)
+        self.lengths = [len(row) for block in self.learned.iter(batch_size=1000) for row in block[part.column]]
+        alignment: DimensionAlignment = getattr(model.encoder, part.name)
+        self.device = alignment.up_proj.weight.device
+        with _seeded(self.device, settings.seed):
+            # A copy, in a precision that small updates can be added in.
+            self.autoencoder = AlignmentAutoencoder(
+                copy.deepcopy(alignment).float(), model.config.initializer_range
+            ).to(self.device)
+        self.autoencoder.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.autoencoder.parameters(), lr=settings.learning_rate)
+        self.schedule = ReduceLROnPlateau(
+            self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
+        )
+        self.history, self.best = [], None
+        self.identity = {
+            "settings": dataclasses.asdict(settings),
+            "dataset": _digest_rows(self.learned, self.held_out),
+            "frozen part": _digest_weights(part.module),
+            "alignment's first weights": _digest_weights(alignment),
+        }
+
+    def train(self, bar: Progress) -> AlignmentReport:
+        """Train until an epoch limit is reached, from where the state file left off."""
+        self._load()
+        title = self.part.name.replace("_", " ")
+        batches_per_epoch = -(-len(self.learned) // self.settings.batch_size)
+        task = bar.add_task(title, total=batches_per_epoch)
+        while not self._finished():
+            epoch = len(self.history)
+            bar.reset(task, description=self._describe(title, epoch), total=batches_per_epoch)
+            with _seeded(self.device, self.settings.seed + epoch):
+                # Epoch 0 only looks: it is the "before" of the report.
+                train_loss = self._train_epoch(epoch, lambda: bar.advance(task)) if epoch else None
+            loss, explained_variance = evaluate(
+                self.autoencoder, self._states(self.held_out, range(len(self.held_out)))
+            )
+            entry = {
+                "epoch": epoch,
+                "train_loss": train_loss,
+                "validation_loss": loss,
+                "explained_variance": explained_variance,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+            }
+            self.history.append(entry)
+            if self.best is None or loss < self.best["loss"]:
+                encoder = {key: value.clone() for key, value in self.autoencoder.encoder.state_dict().items()}
+                self.best = {"loss": loss, "epoch": epoch, "encoder": encoder}
+            if epoch:
+                self.schedule.step(loss)
+            self._save()
+        bar.update(task, description=self._describe(title, len(self.history)), completed=batches_per_epoch)
+        return AlignmentReport(self.history, self.best["epoch"], self._gainless() >= self.settings.stop_patience)
+
+    def _train_epoch(self, epoch, advance) -> float:
+        """One pass over the training sentences; the mean of its batches' losses."""
+        self.autoencoder.train()
+        batch_size = self.settings.batch_size
+        # Sentences of like length share a batch, so that the frozen part reads little padding.
+        order = get_length_grouped_indices(
+            self.lengths, batch_size, generator=torch.Generator().manual_seed(self.settings.seed + epoch)
+        )
+        total, batches = 0.0, 0
+        for batches, states in enumerate(self._states(self.learned, order), start=1):
+            loss = mse_loss(self.autoencoder(states), states)
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"The loss of {self.part.name} is {loss.item()} in epoch {epoch}, batch {batches}. Lower the learning "
+                    f"rate (now {self.optimizer.param_groups[0]['lr']:g})."
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.autoencoder.parameters(), self.settings.max_grad_norm)
+            self.optimizer.step()
+            total += loss.item()
+            advance()
+        return total / batches
+
+    def _states(self, dataset: Dataset, order) -> Iterator[torch.Tensor]:
+        """The frozen part's states of the tokens of each batch, (tokens, width) in float32; padding is left out."""
+        for start in range(0, len(order), self.settings.batch_size):
+            rows = dataset[list(order[start : start + self.settings.batch_size])][self.part.column]
+            yield frozen_states(self.part, rows).to(self.device)
+
+    def _gainless(self) -> int:
+        return len(self.history) - 1 - self.best["epoch"]
+
+    def _finished(self) -> bool:
+        if not self.history:
+            return False
+        return len(self.history) > self.settings.max_epochs or self._gainless() >= self.settings.stop_patience
+
+    def _describe(self, title, epoch) -> str:
+        if not self.history:
+            return f"{title}: before training"
+        explained = self.history[self.best["epoch"]]["explained_variance"]
+        return f"{title}: epoch {min(epoch, self.settings.max_epochs)}, {explained:.1%} explained"
+
+    def _save(self):
+        """Write the state aside and put it in place whole, so that a kill leaves the last epoch's."""
+        if self.state_file is None:
+            return
+        state = {
+            "identity": self.identity,
+            "autoencoder": self.autoencoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "history": self.history,
+            "best": self.best,
+        }
+        aside = self.state_file.with_suffix(".tmp")
+        torch.save(state, aside)
+        os.replace(aside, self.state_file)
+
+    def _load(self):
+        if self.state_file is None or not self.state_file.exists():
+            return
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        changed = [key for key, value in self.identity.items() if state["identity"].get(key) != value]
+        if changed:
+            was, now = state["identity"].get("settings", {}), self.identity["settings"]
+            details = [f"{key} {was.get(key)} → {now[key]}" for key in now if was.get(key) != now[key]]
+            raise ValueError(
+                f"{self.state_file} holds the state of another pretraining: changed {', '.join(changed + details)}. Go on "
+                f"with what it was begun with, or delete {self.state_file.parent} to begin anew."
+            )
+        self.autoencoder.load_state_dict(state["autoencoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.history, self.best = state["history"], state["best"]
+
+
+@torch.no_grad()
+def frozen_states(part: _FrozenPart, rows: list[list[int]]) -> torch.Tensor:
+    """What an alignment reads of some sentences: one state for each token and none for padding.
+
+    Returns:
+        (tokens, width) in float32.
+
+    Raises:
+        ValueError: a state is not finite.
+    """
+    device = next(part.module.parameters()).device
+    ids, mask = (tensor.to(device) for tensor in pad_rows(rows, part.pad_token_id, "right"))
+    states = part.read(ids, mask)[mask.bool()].float()
+    if not torch.isfinite(states).all():
+        raise ValueError(
+            f"The states that {part.name} reads are not finite. Half precision may be too small for this part: compose "
+            "with dtype 'bfloat16' or 'float32'."
+        )
+    return states
+
+
+def _frozen_parts(model: TALLForCausalLM, processor: TALLProcessor) -> list[_FrozenPart]:
+    encoder = model.encoder
+
+    def read_with_llm(ids, mask):
+        embeddings = encoder.llm.get_input_embeddings()(ids)  # as the model's forward feeds it
+        return encoder.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+
+    target = _FrozenPart(
+        "target_alignment", "llm_input_ids", processor.llm_tokenizer.pad_token_id, encoder.llm, read_with_llm
+    )
+    if encoder.source_alignment is None:
+        return [target]
+    source = _FrozenPart(
+        "source_alignment",
+        "input_ids",
+        processor.source_tokenizer.pad_token_id,
+        encoder.translator.get_encoder(),
+        encoder.encode_source,
+    )
+    return [source, target]
+
+
+def _select(dataset: Dataset, settings: AlignmentSettings) -> Dataset:
+    columns = ["input_ids", "llm_input_ids"]
+    missing = [name for name in columns if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The dataset has no column {', '.join(missing)}, only {', '.join(dataset.column_names) or 'nothing'}. Make "
+            "it with `tall prepare`, or with `processor(text=..., translations=..., text_target=...)`."
+        )
+    if len(dataset) < 2:
+        raise ValueError(
+            f"The dataset has {len(dataset)} rows; at least 2 are needed, to train on and to validate on."
+        )
+    dataset = dataset.select_columns(columns).with_format(None)
+    if settings.max_sentences is None or settings.max_sentences >= len(dataset):
+        return dataset
+    drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))
+    return dataset.select(drawn[: settings.max_sentences].tolist())
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers that begin at `seed` on every device; the caller's go on undisturbed afterwards."""
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+def _digest_rows(*datasets: Dataset) -> str:
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for block in dataset.iter(batch_size=1000):
+            digest.update(repr(block).encode())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def _digest_weights(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _progress_bar(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), disable=not shown
+    )
