@@ -54,15 +54,16 @@ END_OF_TEXT = "<|endoftext|>"
 # --- tokenizers ------------------------------------------------------------------------------------------------------
 
 
-def train_sentencepiece(sentences: list[str], path: Path, vocab_size: int = 900) -> list[str]:
-    """Train a unigram SentencePiece model, write it to `path`, and return its pieces."""
+def train_sentencepiece(sentences: list[str], path: Path, vocab_size: int = 1300) -> list[str]:
+    """Train a byte-pair SentencePiece model, write it to `path`, and return its pieces."""
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder) / "spm"
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_prefix=str(prefix),
             vocab_size=vocab_size,
-            hard_vocab_limit=False,
+            # Unigram models cut so small a vocabulary into letters; byte pairs make whole words of nearly all of it.
+            model_type="bpe",
             character_coverage=1.0,
             # The default rule's tables take 240 kB; Hebrew and English words need none of them.
             normalization_rule_name="identity",
@@ -294,7 +295,7 @@ class Recipe:
     """
 
     sentences: int = 40_000
-    translator_steps: int = 450
+    translator_steps: int = 700
     llm_steps: int = 1800
     permuted_steps: int = 900
     batch_size: int = 128
