@@ -92,7 +92,7 @@ class TALLTextMixin:
         inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
         batch, vocabulary = len(texts), self.final_logits_bias.shape[-1]
         starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(vocabulary))
-        num_beams = min(num_beams or max(16, 2 * top_k), int(starts.sum()))
+        num_beams = min(num_beams or max(16, 2 * top_k), vocabulary)
 
         outputs = self(**inputs, use_cache=True, logits_to_keep=1)
         log_probs = outputs.logits[:, -1].float().masked_fill(~starts, -math.inf).log_softmax(dim=-1)
