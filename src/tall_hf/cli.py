@@ -1,10 +1,12 @@
 """The command `tall`: each verb of the library for a terminal."""
 
 import json
+import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import datasets
 import torch
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from transformers.utils import cached_file
 
 from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, components, publishing
 from tall_hf.microworld.demo import demo as run_demo
+from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
 
 
 app = typer.Typer(
@@ -100,6 +103,54 @@ def compose(
 
 
 @app.command()
+def pretrain_alignment(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
+    dataset: Annotated[Path, typer.Option(help="What `tall prepare` wrote; its training split is read.")],
+    output: Annotated[Path, typer.Option(help="Folder for the TALL with pretrained alignments, and the report.")],
+    learning_rate: Annotated[float, typer.Option(help="AdamW's at the start.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Sentences in a batch.")] = 64,
+    max_epochs: Annotated[int, typer.Option(help="Where to stop at the latest.")] = 100,
+    validation_share: Annotated[float, typer.Option(help="Share of the training split that is held out.")] = 0.05,
+    max_sentences: Annotated[int | None, typer.Option(help="Use only so many sentences.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws what is held out, the order and the first weights.")] = 0,
+):
+    """Pretrain the two alignments as autoencoders on the frozen parts' states (optional, before `tall train`).
+
+    Killed, it goes on with its last epoch when it is called again; until it is done its state is kept beside the output.
+
+    Example: tall pretrain-alignment outputs/hebrew --dataset data/hebrew --output outputs/hebrew-aligned
+    """
+    console = Console()
+    with _UserErrors():
+        settings = AlignmentSettings(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            max_epochs=max_epochs,
+            validation_share=validation_share,
+            max_sentences=max_sentences,
+            seed=seed,
+        )
+        publishing.check_output(output)
+        _check_tall(model)
+        rows = datasets.load_from_disk(str(dataset))
+        if isinstance(rows, datasets.DatasetDict):
+            if "train" not in rows:
+                raise ValueError(f"{dataset} has no split 'train', only {', '.join(rows) or 'nothing'}.")
+            rows = rows["train"]
+        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
+        if torch.accelerator.is_available():
+            tall.to(torch.accelerator.current_accelerator())
+        processor = TALLProcessor.from_pretrained(model)
+        state_dir = output.with_name(f"{output.name}.unfinished")
+        report = pretrain_alignments(tall, processor, rows, settings, state_dir)
+        publishing.save(tall, processor, output)
+        report.save(output)
+        shutil.rmtree(state_dir)
+    _print_alignments(report, console)
+    typer.echo(f"Saved to {output}, with alignment_pretraining.json and .png. Next: tall train.")
+
+
+@app.command()
 def info(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
 ):
@@ -182,6 +233,18 @@ def _check_tall(model: str):
         raise ValueError(
             f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
         )
+
+
+def _print_alignments(report: PretrainingReport, console: Console):
+    table = Table(title=f"Alignments, on {report.validation_sentences:,} held-out sentences", title_justify="left")
+    table.add_column("alignment")
+    for column in ("explained variance before", "after", "best epoch", "epochs"):
+        table.add_column(column, justify="right")
+    for name, alignment in report.alignments.items():
+        before, after = (f"{share:.1%}" for share in alignment.explained_variance)
+        epochs = len(alignment.history) - 1
+        table.add_row(name.replace("_", " "), before, after, str(alignment.best_epoch), str(epochs))
+    console.print(table)
 
 
 def _print_parameters(model, console: Console):

@@ -2,14 +2,21 @@
 
 import copy
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import parts
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from torch import nn
+from typer.testing import CliRunner
 
-from tall_hf import compose
+from tall_hf import TALLForCausalLM, compose
+from tall_hf.cli import app
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.training import alignment as pretraining
 from tall_hf.training.alignment import AlignmentSettings, evaluate, frozen_states, pretrain_alignments
@@ -305,3 +312,59 @@ def test_bad_input(fresh, rows):
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be .*{value}"):
         AlignmentSettings(**{name: value})
+
+
+@pytest.fixture
+def command(composed, rows, tmp_path):
+    """`command(output, *options)` are the arguments of `tall pretrain-alignment` on a saved TALL and a prepared folder."""
+    model, processor = composed("gated")
+    model.save_pretrained(tmp_path / "tall")
+    processor.save_pretrained(tmp_path / "tall")
+    DatasetDict(train=rows, validation=rows).save_to_disk(tmp_path / "prepared")
+    fixed = ["pretrain-alignment", str(tmp_path / "tall"), "--dataset", str(tmp_path / "prepared")]
+    return lambda output, *options: [*fixed, "--output", str(tmp_path / output), *map(str, options)]
+
+
+def test_command_killed_and_resumed_equals_undisturbed(command, tmp_path):
+    options = ("--batch-size", 1, "--max-epochs", 12, "--validation-share", 0.3)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from tall_hf.cli import app; app()", *command("killed", *options)],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.DEVNULL,
+    )
+    state = tmp_path / "killed.unfinished" / "source_alignment.pt"
+    while not state.exists() and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    assert len(torch.load(state, weights_only=True)["history"]) < 13
+
+    for output in ("killed", "undisturbed"):
+        done = CliRunner().invoke(app, command(output, *options))
+        assert done.exit_code == 0, done.output
+        assert "explained variance" in done.output
+        assert not (tmp_path / f"{output}.unfinished").exists()
+    reports = [
+        json.loads((tmp_path / o / "alignment_pretraining.json").read_text()) for o in ("killed", "undisturbed")
+    ]
+    assert reports[0] == reports[1]
+    one, other = (
+        TALLForCausalLM.from_pretrained(tmp_path / output).state_dict() for output in ("killed", "undisturbed")
+    )
+    before = TALLForCausalLM.from_pretrained(tmp_path / "tall").state_dict()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+        assert torch.equal(tensor, before[name]) != ("_alignment." in name), name
+
+
+def test_command_refuses_what_it_cannot_read(command, tmp_path):
+    for arguments, message in (
+        (command("out", "--learning-rate", 0), "`learning_rate` must be above 0"),
+        (command("prepared"), "is no saved TALL"),
+        ([*command("out")[:3], str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")], "nowhere"),
+    ):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 1
+        assert message in " ".join(done.output.split())
+        assert not (tmp_path / "out").exists()
