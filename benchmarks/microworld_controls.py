@@ -1,0 +1,194 @@
+"""Is it the LLM's knowledge that a TALL answers with? The little world's held-out people, with controls, over seeds.
+
+Each seed holds out another quarter of the people and trains the demo's adapters anew around each of these:
+
+- gated: the demo's model;
+- random LLM: the same architecture with random weights;
+- no LLM: the LLM's token embeddings and no layers;
+- no source path: source_bridge="none", so that only the translation reaches the LLM.
+
+The gated model is also asked after its LLM was exchanged, without any training, for one that has read permuted facts.
+Every run is kept as a JSON file of its own, so an interrupted benchmark goes on where it stopped.
+
+    python benchmarks/microworld_controls.py --seeds 5 --output outputs/microworld_controls
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2Model, set_seed
+from transformers.utils import logging
+
+from tall_hf import compose
+from tall_hf.microworld import World, component_path
+from tall_hf.microworld.demo import Recipe, majority_words, predict_words, train_adapters, training_rows, translate
+from tall_hf.microworld.vocabulary import OPENERS
+
+
+VARIANTS = ("gated", "random LLM", "no LLM", "no source path")
+SWAPPED = "permuted LLM"
+
+
+def llm_folder(variant: str, folder: Path) -> Path:
+    """The LLM that a variant is composed with: the embedded one, or a control written to `folder`."""
+    if variant not in ("random LLM", "no LLM"):
+        return component_path("llm")
+    config = AutoConfig.from_pretrained(component_path("llm"))
+    embedded = AutoModel.from_pretrained(component_path("llm"), dtype=torch.float32)
+    if variant == "random LLM":
+        control = Qwen2Model(config)
+    else:
+        config.num_hidden_layers, config.layer_types = 0, []
+        control = Qwen2Model(config)
+        control.load_state_dict({name: t for name, t in embedded.state_dict().items() if "layers." not in name})
+    control.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(component_path("llm")).save_pretrained(folder)
+    return folder
+
+
+def run(variant: str, seed: int, recipe: Recipe, world: World, permuted: World, translations: dict[str, str]) -> dict:
+    """Train one variant on one split; right answers and questions of each relation, and the chance level."""
+    set_seed(seed)
+    train_records, held_out = world.records(seed)
+    switches = {"alignment_dropout": recipe.alignment_dropout, "warm_start": recipe.warm_start}
+    switches["source_bridge"] = "none" if variant == "no source path" else recipe.source_bridge
+    with tempfile.TemporaryDirectory() as folder:
+        model, processor = compose(
+            lr_hr=component_path("lr_hr"),
+            llm=llm_folder(variant, Path(folder)),
+            hr_lr=component_path("hr_lr"),
+            **switches,
+        )
+    rows = training_rows(processor, train_records, [translations[record.truncated] for record in train_records])
+    train_adapters(model, processor, rows, recipe, seed)
+
+    def answers():
+        asked = [record.truncated for record in held_out]
+        return predict_words(model, processor, asked, [translations[text] for text in asked])
+
+    right = [record.missing_word for record in held_out]
+    counts = {variant: count(held_out, answers(), right)}
+    if variant == "gated":
+        counts["majority"] = count(held_out, majority_words(train_records, held_out), right)
+        other = AutoModel.from_pretrained(component_path("llm_permuted"), dtype=torch.float32)
+        model.encoder.llm.load_state_dict(other.state_dict())
+        new_facts = [permuted.record(record.entity, record.relation).missing_word for record in held_out]
+        counts[SWAPPED] = count(held_out, answers(), new_facts)
+    return counts
+
+
+def count(records, words, wanted) -> dict[str, list[int]]:
+    """[right, asked] of each relation."""
+    counts: dict[str, list[int]] = {}
+    for record, word, want in zip(records, words, wanted, strict=True):
+        tally = counts.setdefault(record.relation, [0, 0])
+        tally[0] += word == want
+        tally[1] += 1
+    return counts
+
+
+def chance_level(world: World, relation: str, seeds: int) -> float:
+    """Majority-value rate: the share of the commonest word among the train people, averaged over the splits."""
+    rates = []
+    for seed in range(seeds):
+        words = [world.record(entity, relation).missing_word for entity in world.split(seed)[0]]
+        rates.append(max(map(words.count, words)) / len(words))
+    return sum(rates) / len(rates)
+
+
+def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
+    """95% interval of a share."""
+    share = right / asked
+    centre = share + z * z / (2 * asked)
+    spread = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
+    return max(0.0, centre - spread) / (1 + z * z / asked), (centre + spread) / (1 + z * z / asked)
+
+
+def report(world: World, runs: list[dict], seeds: int) -> str:
+    """The markdown table of all seeds together, and whether the controls stay at chance."""
+    columns = [*VARIANTS, SWAPPED]
+    lines = [
+        "| relation | kind | questions | chance | " + " | ".join(columns) + " |",
+        "|---" * (4 + len(columns)) + "|",
+    ]
+    too_good = []
+    for name, relation in world.relations.items():
+        totals = {}
+        for column in columns:
+            tallies = [run[column][name] for run in runs if column in run]
+            totals[column] = (sum(right for right, _ in tallies), sum(asked for _, asked in tallies))
+        chance = chance_level(world, name, seeds)
+        cells = []
+        for column, (right, asked) in totals.items():
+            low, high = wilson(right, asked)
+            cells.append(f"{right / asked:.3f} [{low:.3f}, {high:.3f}]")
+            if column in ("random LLM", "no LLM") and not (low <= chance <= high or high < 2 * chance):
+                too_good.append(f"{column} on {name}")
+        lines.append(f"| {name} | {relation.kind} | {totals['gated'][1]} | {chance:.3f} | " + " | ".join(cells) + " |")
+    verdict = "Every control's interval contains chance or lies below twice it."
+    if too_good:
+        verdict = f"Controls whose interval neither contains chance nor lies below twice it: {', '.join(too_good)}."
+    return "\n".join([*lines, "", verdict, ""])
+
+
+def write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.rename(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="how many splits (default: 5)")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"training steps (default: {Recipe.steps})")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--output", type=Path, default=Path("outputs/microworld_controls"), help="folder for the runs")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    recipe = dataclasses.replace(Recipe(), steps=options.steps)
+    options.output.mkdir(parents=True, exist_ok=True)
+    world, permuted = World(), World(permuted=True)
+
+    translations: dict[str, str] = {}
+    runs = []
+    for seed in range(options.seeds):
+        for variant in VARIANTS:
+            settings = {"variant": variant, "seed": seed, "recipe": dataclasses.asdict(recipe)}
+            path = options.output / f"{variant.replace(' ', '_')}-{seed}.json"
+            if path.exists():
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                if kept["settings"] != settings:
+                    parser.error(f"{path} was made with {kept['settings']}, not {settings}; name another --output")
+            else:
+                if not translations:
+                    people, openers = range(len(world.people)), range(len(OPENERS))
+                    told = itertools.product(people, world.relations, openers)
+                    texts = [world.record(*fact).truncated for fact in told]
+                    model, processor = compose(*map(component_path, ("lr_hr", "llm", "hr_lr")), source_bridge="none")
+                    translations = dict(zip(texts, translate(model, processor, texts), strict=True))
+                start = time.monotonic()
+                counts = run(variant, seed, recipe, world, permuted, translations)
+                kept = {"settings": settings, "seconds": round(time.monotonic() - start), "counts": counts}
+                write(path, json.dumps(kept, ensure_ascii=False, indent=1))
+            runs.append(kept["counts"])
+            shares = {
+                name: sum(right for right, _ in tallies.values()) / sum(asked for _, asked in tallies.values())
+                for name, tallies in kept["counts"].items()
+            }
+            print(f"seed {seed}:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
+    table = report(world, runs, options.seeds)
+    write(options.output / "table.md", table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
