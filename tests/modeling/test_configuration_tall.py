@@ -152,6 +152,13 @@ def test_dropout_is_a_probability_below_one(wrong):
     assert TALLConfig(alignment_dropout=0).alignment_dropout == 0
 
 
+def test_switches_are_checked_again_when_saved(tmp_path):
+    config = TALLConfig()
+    config.source_bridge = "rope"
+    with pytest.raises(ValueError, match="`source_bridge` must be one of .*'rope'"):
+        config.save_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["lr_hr_config", "hr_lr_config"])
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_unsupported_translators_are_refused(name, as_dict):
