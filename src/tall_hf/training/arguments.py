@@ -1,0 +1,143 @@
+"""TALLTrainingArguments: transformers' TrainingArguments with the paper's values and what training a TALL adds."""
+
+from dataclasses import dataclass, field
+
+from transformers import IntervalStrategy, TrainingArguments
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.utils import is_torch_bf16_gpu_available
+
+from tall_hf.data.collator import LOSS_POSITIONS
+
+
+FROZEN_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass
+class TALLTrainingArguments(TrainingArguments):
+    """How the adapters of a TALL are trained; every field of TrainingArguments may be set as well.
+
+    The paper (section on training) gives AdamW, 5e-5 with a cosine, clipping, mixed precision, and the best checkpoint by
+    evaluation loss; its code gives the 5 epochs of batch 8. The short warm-up is ours. Intervals below 1 are shares of
+    the whole training.
+
+    Raises:
+        ValueError: for a value that is out of range or contradicts another one.
+    """
+
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of the adapters."})
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "Shape of the learning rate over the training."}
+    )
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps of warm-up, or their share if below 1."})
+    num_train_epochs: float = field(default=5.0, metadata={"help": "Times the data is read."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Norm that gradients are clipped to."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Compute in bfloat16; where the accelerator can, when not given."}
+    )
+    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate: no, steps or epoch."})
+    eval_steps: float | None = field(default=0.05, metadata={"help": "Steps between evaluations, or their share."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save: no, steps, epoch or best."})
+    save_steps: float = field(default=0.05, metadata={"help": "Steps between checkpoints, or their share."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best is one of them."})
+    logging_steps: float = field(default=0.01, metadata={"help": "Steps between log lines, or their share."})
+    load_best_model_at_end: bool | None = field(
+        default=None,
+        metadata={"help": "End with the best checkpoint; whenever evaluating and saving go together, when not given."},
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length (little padding), random or sequential."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every adapter takes part in every step, so nothing need be looked for."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "TALLTrainer stops at a loss that is not finite, and hides none."}
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Early stopping counts on when a training is resumed."}
+    )
+
+    alignment_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the two dimension alignments; as the others if not given."},
+    )
+    loss_positions: str = field(
+        default="last_word", metadata={"help": "What is learned: last_token (the paper), last_word, last_n or all."}
+    )
+    last_n: int | None = field(default=None, metadata={"help": "How many tokens last_n learns."})
+    loss_curriculum: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training, in [0, 1), that learns all tokens before loss_positions alone."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+    )
+    frozen_dtype: str | None = field(
+        default=None,
+        metadata={"help": "Keep the frozen parts in float32, bfloat16 or float16; as loaded if not given."},
+    )
+    light_checkpoints: bool = field(
+        default=True, metadata={"help": "Checkpoints hold the trained weights only; tall_hf.load_light loads them."}
+    )
+    allow_changed_settings: bool = field(
+        default=False, metadata={"help": "Resume although settings or data differ from those of the checkpoint."}
+    )
+
+    def __post_init__(self):
+        self._check()
+        if self.bf16 is None:
+            self.bf16 = not self.use_cpu and not self.fp16 and is_torch_bf16_gpu_available()
+        evaluating = IntervalStrategy(self.eval_strategy).value
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = evaluating != "no" and evaluating == SaveStrategy(self.save_strategy).value
+        if self.early_stopping_patience is not None:
+            if evaluating == "no":
+                raise ValueError(
+                    '`early_stopping_patience` needs evaluations: set `eval_strategy` to "steps" or "epoch".'
+                )
+            self.metric_for_best_model = self.metric_for_best_model or "loss"
+        super().__post_init__()
+        if self.data_seed is None:
+            self.data_seed = self.seed
+
+    def _check(self):
+        if self.loss_positions not in LOSS_POSITIONS:
+            raise ValueError(
+                f"`loss_positions` must be one of {', '.join(map(repr, LOSS_POSITIONS))}, got {self.loss_positions!r}."
+            )
+        if (self.loss_positions == "last_n") != (self.last_n is not None):
+            raise ValueError(
+                f'`last_n` goes with `loss_positions="last_n"`, and only with it; got {self.last_n!r} with '
+                f"{self.loss_positions!r}."
+            )
+        _check_number("last_n", self.last_n, 1, whole=True)
+        _check_number("learning_rate", self.learning_rate, 0)
+        _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
+        _check_number("early_stopping_patience", self.early_stopping_patience, 1, whole=True)
+        _check_number("loss_curriculum", self.loss_curriculum, 0)
+        if self.loss_curriculum >= 1:
+            raise ValueError(
+                f"`loss_curriculum` is a share of the training below 1, got {self.loss_curriculum}; to learn all tokens "
+                'all the time set `loss_positions="all"`.'
+            )
+        if self.loss_curriculum and self.loss_positions == "all":
+            raise ValueError('`loss_curriculum` begins with "all", so with `loss_positions="all"` leave it at 0.')
+        if self.frozen_dtype is not None and self.frozen_dtype not in FROZEN_DTYPES:
+            raise ValueError(
+                f"`frozen_dtype` must be one of {', '.join(map(repr, FROZEN_DTYPES))} or None, got {self.frozen_dtype!r}."
+            )
+        if self.push_to_hub and self.light_checkpoints and HubStrategy(self.hub_strategy) is not HubStrategy.END:
+            raise ValueError(
+                "`push_to_hub` would publish light checkpoints, which do not load by themselves. Set "
+                '`light_checkpoints=False`, or `hub_strategy="end"` to push the whole model once.'
+            )
+
+
+def _check_number(name, value, least, whole=False):
+    if value is None:
+        return
+    kind = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
+        raise ValueError(
+            f"`{name}` must be {'a whole number' if whole else 'a number'} of at least {least}, got {value!r}."
+        )

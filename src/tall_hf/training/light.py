@@ -1,0 +1,236 @@
+"""Light checkpoints: the trained weights alone, pinned to the exact frozen parts they were trained between."""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import GenerationConfig
+
+from tall_hf.components import compose
+from tall_hf.modeling.configuration_tall import TALLConfig
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+
+PINS_NAME = "frozen_parts.json"
+WEIGHTS_NAME = "model.safetensors"
+_ROLES = ("lr_hr", "llm", "hr_lr")
+
+
+def trainable_names(model: TALLForCausalLM) -> set[str]:
+    """Names of the parameters that training changes."""
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def cast_frozen(model: TALLForCausalLM, dtype: torch.dtype) -> None:
+    """Put the frozen parts into a dtype of their own; the adapters keep theirs."""
+    for part in (model.encoder.translator, model.encoder.llm, model.decoder, model.lm_head):
+        for weight in part.parameters():
+            if not weight.requires_grad and weight.is_floating_point():
+                weight.data = weight.data.to(dtype)
+        for module in part.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                # Tables of positions follow; rotary frequencies, which are vectors, lose their meaning in 16 bits.
+                if buffer.is_floating_point() and buffer.dim() > 1:
+                    setattr(module, name, buffer.to(dtype))
+    model.final_logits_bias = model.final_logits_bias.to(dtype)
+
+
+def frozen_fingerprint(model: TALLForCausalLM) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of every weight that training leaves alone."""
+    skipped = trainable_names(model) | set(model.all_tied_weights_keys)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in skipped:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def frozen_pins(model: TALLForCausalLM) -> dict:
+    """What a light checkpoint must be loaded onto: names, revisions, dtypes and the fingerprint of the frozen parts."""
+    return {
+        "components": model.config.components,
+        "dtype": _dtype_name(model.encoder.target_alignment),
+        "frozen_dtype": _dtype_name(model.decoder),
+        "fingerprint": frozen_fingerprint(model),
+    }
+
+
+@contextlib.contextmanager
+def marked_as_light(model: TALLForCausalLM):
+    """Within, `save_pretrained` writes a configuration that makes every loading but `load_light` refuse."""
+    model.config.trainable_only = True
+    try:
+        yield
+    finally:
+        model.config.trainable_only = False
+
+
+def save_light(
+    model: TALLForCausalLM,
+    processor: TALLProcessor,
+    folder: str | os.PathLike,
+    state_dict: dict[str, torch.Tensor] | None = None,
+    pins: dict | None = None,
+) -> Path:
+    """Save the trained weights only, with the pins of the frozen parts and the processor.
+
+    Args:
+        model: the model; on a sharded one give `state_dict` and `pins`.
+        processor: its processor.
+        folder: where to write.
+        state_dict: the whole model's gathered weights.
+        pins: `frozen_pins(model)`, taken before the model was sharded.
+    """
+    folder = Path(folder)
+    names = trainable_names(model)
+    weights = model.state_dict() if state_dict is None else state_dict
+    with marked_as_light(model):
+        model.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in names})
+    processor.save_pretrained(folder)
+    write_pins(pins or frozen_pins(model), folder)
+    return folder
+
+
+def write_pins(pins: dict, folder: str | os.PathLike) -> None:
+    """Write `frozen_pins` into a checkpoint."""
+    Path(folder, PINS_NAME).write_text(json.dumps(pins, indent=2) + "\n", encoding="utf-8")
+
+
+def load_light(
+    folder: str | os.PathLike,
+    *,
+    base: str | os.PathLike | None = None,
+    attn_implementation: str | dict | None = None,
+    device_map: str | dict | None = None,
+    token: str | bool | None = None,
+    allow_pickle: bool = False,
+) -> tuple[TALLForCausalLM, TALLProcessor]:
+    """Load a trainable-only checkpoint onto the exact frozen parts it was trained between.
+
+    Args:
+        folder: the light checkpoint, such as a Trainer's `checkpoint-500`.
+        base: a saved TALL to take the frozen parts from; when not given they are composed again from their pinned names
+            and revisions.
+        attn_implementation: as for `compose`.
+        device_map: as for `compose`.
+        token: for private repositories.
+        allow_pickle: accept parts that only have pickled weights.
+
+    Returns:
+        The whole model, in evaluation mode, and its processor; `model.save_pretrained` saves it whole.
+
+    Raises:
+        FileNotFoundError: `folder` is no light checkpoint, or a part is no longer where it was.
+        ValueError: the frozen parts are not the pinned ones, or weights are missing or left over.
+    """
+    folder = Path(folder)
+    for name in (PINS_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}, so it is not a light checkpoint. A whole model loads with "
+                "`TALLForCausalLM.from_pretrained`."
+            )
+    pins = json.loads((folder / PINS_NAME).read_text(encoding="utf-8"))
+    config = TALLConfig.from_pretrained(folder)
+    processor = TALLProcessor.from_pretrained(folder)
+    options = {"device_map": device_map, "attn_implementation": attn_implementation}
+    if base is not None:
+        options = {name: value for name, value in options.items() if value is not None}
+        model = TALLForCausalLM.from_pretrained(
+            base, dtype=getattr(torch, pins["dtype"]), token=token, use_safetensors=True, **options
+        )
+        _check_switches(model.config, config, base)
+    else:
+        model, _ = compose(
+            **{role: _pinned_spec(role, pins) for role in _ROLES},
+            source_lang=processor.source_lang,
+            pivot_lang=processor.pivot_lang,
+            dtype=pins["dtype"],
+            token=token,
+            allow_pickle=allow_pickle,
+            **options,
+            **_switches(config),
+        )
+    cast_frozen(model, getattr(torch, pins["frozen_dtype"]))
+    check_pins(pins, frozen_fingerprint(model), folder)
+    result = model.load_state_dict(load_file(folder / WEIGHTS_NAME), strict=False)
+    check_loaded(result, model, folder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.eval(), processor
+
+
+def check_pins(pins: dict, found: str, folder: str | os.PathLike) -> None:
+    """Refuse frozen weights, known by their fingerprint, that are not those that `folder` was trained between."""
+    if found != pins["fingerprint"]:
+        parts = ", ".join(
+            f"{role} from {part['name_or_path']}" + (f"@{part['revision']}" if part.get("revision") else "")
+            for role, part in (pins["components"] or {}).items()
+        )
+        raise ValueError(
+            f"The frozen weights are not those that {folder} was trained between: their fingerprint is {found}, and "
+            f"{pins['fingerprint']} is pinned ({parts or 'origin unknown'}; dtype {pins['frozen_dtype']}). A part was "
+            "changed or replaced: put the original back, or give a TALL that still has it as `base`."
+        )
+
+
+def check_loaded(result, model: TALLForCausalLM, folder: str | os.PathLike) -> None:
+    """Refuse what `load_state_dict` reports unless nothing but frozen weights was missing."""
+    missing = sorted(set(result.missing_keys) & trainable_names(model))
+    if missing or result.unexpected_keys:
+        problem = f"misses {missing[0]}" if missing else f"has {result.unexpected_keys[0]}, which the model has not"
+        raise ValueError(
+            f"The weights in {folder} do not fit this model: it {problem} (in all {len(missing)} missing, "
+            f"{len(result.unexpected_keys)} left over). Load it with the switches it was trained with."
+        )
+
+
+def _pinned_spec(role: str, pins: dict) -> str:
+    part = (pins["components"] or {}).get(role)
+    if part is None:
+        raise ValueError(
+            f"The checkpoint does not say where its part {role!r} came from; give the TALL it was trained from as `base`."
+        )
+    return part["name_or_path"] + (f"@{part['revision']}" if part.get("revision") else "")
+
+
+# What TALLConfig adds beside the switches: the parts, and what follows from them.
+_NOT_SWITCHES = {
+    "lr_hr_config",
+    "llm_config",
+    "hr_lr_config",
+    "translation_generation_config",
+    "components",
+    "trainable_only",
+    "use_cache",
+    "is_encoder_decoder",
+    "tie_word_embeddings",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+}
+
+
+def _switches(config: TALLConfig) -> dict:
+    own = {field.name for field in fields(TALLConfig)} & set(TALLConfig.__annotations__)
+    return {name: getattr(config, name) for name in sorted(own - _NOT_SWITCHES)}
+
+
+def _check_switches(config: TALLConfig, wanted: TALLConfig, base) -> None:
+    have, want = _switches(config), _switches(wanted)
+    differing = [f"{name} {have[name]!r} instead of {want[name]!r}" for name in want if have[name] != want[name]]
+    if differing:
+        raise ValueError(f"{base} cannot be the base of this checkpoint: it has {', '.join(differing)}.")
+
+
+def _dtype_name(module) -> str:
+    dtype = next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,399 @@
+"""TALLTrainer: transformers' Trainer with what training adapters between frozen parts needs."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch.utils.data import Sampler
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import logging
+
+from tall_hf.data import LastTokenCollator
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+from . import light
+from .arguments import TALLTrainingArguments
+from .curriculum import LossCurriculum, narrow_labels
+from .plot import plot_training
+
+
+logger = logging.get_logger(__name__)
+
+SETTINGS_NAME = "training_settings.json"
+STATE_NAME = "trainer_state.json"
+PLOT_NAME = "training.png"
+_COLUMNS = ("input_ids", "llm_input_ids", "labels")
+_ALIGNMENTS = ("encoder.source_alignment.", "encoder.target_alignment.")
+# What a resumed training must share with its checkpoint to be the same training.
+_RESUMED_ARGUMENTS = (
+    "loss_positions",
+    "last_n",
+    "loss_curriculum",
+    "seed",
+    "data_seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "alignment_learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "train_sampling_strategy",
+    "dataloader_drop_last",
+    "bf16",
+    "fp16",
+    "frozen_dtype",
+)
+
+
+class EpochSampler(Sampler[int]):
+    """Order of the training rows, a function of seed and epoch alone: the same after a resume and on every process.
+
+    Args:
+        size: number of rows.
+        seed: of the orders.
+        epoch: called at the start of each epoch, returns its number.
+        lengths: of the rows; given, rows of similar length come together.
+        batch_size: rows of one optimizer step over all processes.
+    """
+
+    def __init__(self, size, seed, epoch, lengths=None, batch_size=1):
+        self.size, self.seed, self.epoch = size, seed, epoch
+        self.lengths, self.batch_size = lengths, batch_size
+
+    def __len__(self):
+        return self.size
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        if self.lengths is None:
+            yield from torch.randperm(self.size, generator=generator).tolist()
+        else:
+            yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+
+
+class TALLTrainer(Trainer):
+    """Trains the adapters of a TALL.
+
+    The frozen parts stay in evaluation mode and out of the optimizer; the loss is where `args.loss_positions` says, and
+    evaluation always asks for the missing last word. Checkpoints hold the trained weights only (`tall_hf.load_light`),
+    `save_model` writes the whole model.
+
+    Args:
+        model: a TALLForCausalLM.
+        args: TALLTrainingArguments.
+        train_dataset: rows of `input_ids`, `llm_input_ids` and `labels`, as `tall prepare` writes them or
+            `processor(text=..., translations=..., text_target=...)` makes them.
+        eval_dataset: likewise.
+        processing_class: the model's TALLProcessor.
+        trainer_arguments: further arguments of Trainer. With `compute_metrics` of your own you get logits (rows, target
+            length, vocabulary), aligned with the labels.
+
+    Metrics:
+        `eval_loss` is the mean cross-entropy of the tokens of the last words, `eval_perplexity` its exponential,
+        `eval_token_accuracy` the share of these tokens that is most probable after the true tokens before them, and
+        `eval_last_word_accuracy` the share of words of which all tokens are.
+
+    Raises:
+        TypeError: for arguments or a processor of another kind.
+        ValueError: for an empty dataset, or a data collator.
+        FloatingPointError: while training, when loss or gradients are no longer finite.
+    """
+
+    def __init__(
+        self,
+        model=None,
+        args: TALLTrainingArguments | None = None,
+        data_collator=None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class: TALLProcessor | None = None,
+        **trainer_arguments,
+    ):
+        if not isinstance(args, TALLTrainingArguments):
+            raise TypeError(f"`args` must be TALLTrainingArguments, got {type(args).__name__}.")
+        if not isinstance(processing_class, TALLProcessor):
+            raise TypeError(
+                f"`processing_class` must be the model's TALLProcessor, got {type(processing_class).__name__}."
+            )
+        if data_collator is not None:
+            raise ValueError(
+                "TALLTrainer makes its collators by `args.loss_positions`, so leave out `data_collator`; a collator of your "
+                "own goes with transformers' Trainer."
+            )
+        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+            if hasattr(dataset, "__len__") and len(dataset) == 0:
+                raise ValueError(f"`{name}` is empty. Prepare it from text that has sentences of the lengths allowed.")
+        if args.frozen_dtype is not None:
+            light.cast_frozen(model, getattr(torch, args.frozen_dtype))
+        self.curriculum = LossCurriculum(args.loss_positions, args.loss_curriculum)
+        positions = self.curriculum.collated_positions
+        self.train_collator = LastTokenCollator(
+            processing_class, loss_positions=positions, last_n=args.last_n if positions == "last_n" else None
+        )
+        if trainer_arguments.get("compute_metrics") is None:
+            trainer_arguments["compute_metrics"] = last_word_metrics
+            trainer_arguments["preprocess_logits_for_metrics"] = predictions_and_losses
+        self._is_saving_checkpoint = False
+        use_cache = model.config.use_cache
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=LastTokenCollator(processing_class, loss_positions="last_word"),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **trainer_arguments,
+        )
+        # The Trainer switches the cache off for good; with labels this model needs no telling.
+        model.config.use_cache = use_cache
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self):
+        evaluation_collator, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = evaluation_collator
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if not hasattr(dataset, "__len__") or strategy not in ("random", "group_by_length"):
+            return super()._get_train_sampler(train_dataset)
+        return EpochSampler(
+            len(dataset),
+            self.args.data_seed,
+            # The state's epoch is set before an epoch begins, and restored by a resume.
+            epoch=lambda: int(self.state.epoch or 0),
+            lengths=_row_lengths(dataset) if strategy == "group_by_length" else None,
+            batch_size=self._step_batch_size,
+        )
+
+    @property
+    def _step_batch_size(self) -> int:
+        args = self.args
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        # Here and not in the collator: batches are collated ahead of their step.
+        return super().get_batch_samples(map(self._narrow, epoch_iterator), num_batches, device)
+
+    def _narrow(self, batch):
+        positions = self.curriculum.positions_at(self.state.global_step, self.state.max_steps)
+        if positions != self.train_collator.loss_positions:
+            word_starts = self.processing_class.word_pieces()[0]
+            batch["labels"] = narrow_labels(batch["labels"], positions, self.args.last_n, word_starts)
+        return batch
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """As Trainer's; `resume_from_checkpoint=True` is the last checkpoint that was written to its end.
+
+        Raises:
+            ValueError: there is nothing to resume, or settings or data differ from the checkpoint's.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume; train from the start.")
+        if resume_from_checkpoint:
+            self._check_settings(resume_from_checkpoint)
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.is_world_process_zero():
+            try:
+                plot_training(self.state.log_history, Path(self.args.output_dir, PLOT_NAME))
+            except ImportError as error:
+                logger.warning(f"No plot of this training was drawn. {error}")
+        return result
+
+    def create_optimizer(self, model=None):
+        """AdamW over the trainable parameters: adapters and alignments, each with and without weight decay."""
+        if self.optimizer is not None or self.args.alignment_learning_rate is None:
+            return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        named = (self.model if model is None else model).named_parameters()
+        aligning = {id(parameter) for name, parameter in named if _is_alignment(name)}
+        groups = []
+        for group in optimizer.param_groups:
+            alignments = [parameter for parameter in group["params"] if id(parameter) in aligning]
+            adapters = [parameter for parameter in group["params"] if id(parameter) not in aligning]
+            if adapters:
+                groups.append({**group, "params": adapters})
+            if alignments:
+                groups.append({**group, "params": alignments, "lr": self.args.alignment_learning_rate})
+        optimizer.param_groups[:] = groups
+        return optimizer
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        self._check_finite("loss", loss)
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        # With float16 an overflow is expected, and its step is skipped by the scaler.
+        if self.accelerator.scaler is None:
+            self._check_finite("gradient norm", grad_norm)
+        return grad_norm
+
+    def _check_finite(self, name, value):
+        if math.isfinite(value):
+            return
+        checkpoint = last_checkpoint(self.args.output_dir)
+        raise FloatingPointError(
+            f"The {name} is {float(value)} at step {self.state.global_step + 1}, before the weights were changed by it. The "
+            f"last good checkpoint is {checkpoint or 'not yet written'}. Lower the learning rate, lengthen the warm-up, or "
+            "train in float32."
+        )
+
+    # --- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        name = f"{metric_key_prefix}_loss"
+        # The Trainer averages batches; this is the average of tokens, however they were batched.
+        exact = output.metrics.pop(f"{metric_key_prefix}_token_loss", None)
+        if exact is not None:
+            output.metrics[name] = exact
+        if name in output.metrics:
+            # Beyond 700 the exponential overflows; such a model has learned nothing anyhow.
+            output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(output.metrics[name], 700.0))
+        return output
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def frozen_pins(self) -> dict:
+        """What a light checkpoint pins; taken once, since training does not change it."""
+        return light.frozen_pins(self.accelerator.unwrap_model(self.model))
+
+    @cached_property
+    def training_settings(self) -> dict:
+        """What a resumed training must share with its checkpoint; JSON values."""
+        settings = {name: getattr(self.args, name) for name in _RESUMED_ARGUMENTS}
+        settings |= {
+            name: str(getattr(settings[name], "value", settings[name])) for name in ("lr_scheduler_type", "optim")
+        }
+        return {
+            "train_dataset": dataset_fingerprint(self.train_dataset),
+            "batch_size": self._step_batch_size,
+            **settings,
+            "trained_weights": sorted(light.trainable_names(self.accelerator.unwrap_model(self.model))),
+            "frozen_parts": self.frozen_pins["fingerprint"],
+        }
+
+    def _check_settings(self, checkpoint):
+        path = Path(checkpoint, SETTINGS_NAME)
+        if self.args.allow_changed_settings or not path.is_file() or not self.is_world_process_zero():
+            return
+        then, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(self.training_settings))
+        differing = [name for name in now if now[name] != then.get(name)]
+        if differing:
+            changes = "; ".join(
+                f"{name}: {_short(then.get(name))} then, {_short(now[name])} now" for name in differing
+            )
+            raise ValueError(
+                f"This is not the training that {checkpoint} was saved from: {changes}. Use the same settings, name a new "
+                "`output_dir` to begin another training, or set `allow_changed_settings` to go on all the same."
+            )
+
+    def _save_checkpoint(self, model, trial):
+        self._is_saving_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_saving_checkpoint = False
+
+    def _save(self, output_dir=None, state_dict=None):
+        folder = output_dir if output_dir is not None else self.args.output_dir
+        if not (self._is_saving_checkpoint and self.args.light_checkpoints):
+            super()._save(folder, state_dict)
+        else:
+            model = self.accelerator.unwrap_model(self.model)
+            names = light.trainable_names(model)
+            weights = model.state_dict() if state_dict is None else state_dict
+            with light.marked_as_light(model):
+                super()._save(folder, {name: weights[name] for name in weights if name in names})
+            if self.args.should_save:
+                light.write_pins(self.frozen_pins, folder)
+        if self._is_saving_checkpoint and self.args.should_save:
+            text = json.dumps(self.training_settings, indent=2, ensure_ascii=False)
+            Path(folder, SETTINGS_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        pins = Path(resume_from_checkpoint, light.PINS_NAME)
+        if pins.is_file() and self.is_world_process_zero():
+            wanted = json.loads(pins.read_text(encoding="utf-8"))
+            light.check_pins(wanted, self.frozen_pins["fingerprint"], resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result):
+        light.check_loaded(load_result, self.accelerator.unwrap_model(self.model), "the checkpoint")
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """The last checkpoint in a folder that was written to its end; one that a kill cut short is passed over."""
+    complete = {}
+    for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer writes it last
+        with contextlib.suppress(ValueError):
+            complete[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = str(state.parent)
+    return complete[max(complete)] if complete else None
+
+
+def dataset_fingerprint(dataset) -> str | None:
+    """SHA-256 over the token ids of every row; None for a dataset without a length, which is read once only."""
+    if not hasattr(dataset, "__len__"):
+        return None
+    digest = hashlib.sha256()
+    for row in dataset:
+        digest.update(repr([list(row[name]) for name in _COLUMNS if name in row]).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def predictions_and_losses(logits, labels) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of logits (batch, length, vocabulary) what metrics need: most probable tokens and cross-entropy, (batch, length)."""
+    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+    return logits.argmax(-1), losses
+
+
+def last_word_metrics(evaluation) -> dict[str, float]:
+    """Metrics of `predictions_and_losses`, over rows whose labels are the tokens of the last word."""
+    (tokens, losses), labels = evaluation.predictions, evaluation.label_ids
+    learned = labels != -100
+    right = tokens == labels
+    return {
+        "last_word_accuracy": float((right | ~learned).all(axis=1).mean()),
+        "token_accuracy": float(right[learned].mean()),
+        "token_loss": float(losses[learned].astype("float64").mean()),
+    }
+
+
+def _is_alignment(name: str) -> bool:
+    return name.removeprefix("module.").startswith(_ALIGNMENTS)
+
+
+def _row_lengths(dataset) -> list[int]:
+    return [sum(len(row[name]) for name in _COLUMNS if name in row) for row in dataset]
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

@@ -1,0 +1,333 @@
+"""TALLTrainer on tiny models: what is learned, where, at which rate, and what is kept."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from trainings import SHORT, make_rows, without_dropout
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments, load_light
+from tall_hf.training.light import trainable_names
+from tall_hf.training.trainer import last_checkpoint
+
+
+class Recorder(TrainerCallback):
+    """Keeps the gradients of the first step as the optimizer sees them, and every logged loss."""
+
+    def __init__(self, model):
+        self.model, self.grads, self.losses = model, None, []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if self.grads is None:
+            self.grads = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+def rows_through_head(model):
+    """Counts of rows that reached the LM head, one a call."""
+    counts = []
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].shape[:-1].numel()))
+    return counts
+
+
+def test_two_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
+    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, weight_decay=0.1)
+    made.create_optimizer()
+    names = {id(parameter): name for name, parameter in made.model.named_parameters()}
+    rates, decays = {}, {}
+    for group in made.optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[names[id(parameter)]], decays[names[id(parameter)]] = group["lr"], group["weight_decay"]
+    assert rates.keys() == trainable_names(made.model)
+    for name, rate in rates.items():
+        assert rate == (1e-2 if "_alignment." in name else 1e-3), name
+    assert (
+        decays["encoder.source_alignment.up_proj.weight"]
+        == decays["encoder.source_decoder.layers.0.fc1.weight"]
+        == 0.1
+    )
+    assert (
+        decays["encoder.source_alignment.up_proj.bias"] == decays["encoder.target_alignment.hidden_norm.weight"] == 0
+    )
+
+
+def test_schedule_keeps_both_rates_apart(trainer):
+    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, warmup_steps=2)
+    made.create_optimizer_and_scheduler(num_training_steps=4)
+    peak = []
+    for _ in range(2):
+        made.optimizer.step()
+        made.lr_scheduler.step()
+        peak = [group["lr"] for group in made.optimizer.param_groups]
+    assert sorted(set(peak)) == pytest.approx([1e-3, 1e-2])
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_accumulated_small_batches_equal_the_big_one(fresh, arguments, tmp_path, plain):
+    runs = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        model, processor = fresh("gated")
+        without_dropout(model)
+        settings = {
+            "per_device_train_batch_size": batch_size,
+            "gradient_accumulation_steps": accumulation,
+            "train_sampling_strategy": "sequential",
+            "max_grad_norm": 0.0,
+        }
+        rows, recorder = make_rows(processor, 16), Recorder(model)
+        common = {"model": model, "train_dataset": rows, "callbacks": [recorder]}
+        if plain:
+            args = TrainingArguments(output_dir=str(tmp_path), **{**SHORT, **settings})
+            Trainer(args=args, data_collator=LastTokenCollator(processor), **common).train()
+        else:
+            TALLTrainer(args=arguments(**settings), processing_class=processor, **common).train()
+        runs.append(recorder)
+    big, small = runs
+    assert small.losses == pytest.approx(big.losses, abs=2e-4)  # the Trainer logs rounded losses
+    assert small.grads.keys() == big.grads.keys()
+    for name, grad in big.grads.items():
+        torch.testing.assert_close(small.grads[name], grad, rtol=1e-4, atol=1e-6)
+
+
+def test_training_changes_the_adapters_and_nothing_else(trainer):
+    made = trainer()
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    made.train()
+    changed = {name for name, value in made.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= trainable_names(made.model)
+    unmoved = trainable_names(made.model) - changed
+    assert not unmoved, unmoved
+
+
+@pytest.mark.parametrize("positions", ["last_token", "last_word", "last_n", "all"])
+def test_only_positions_with_a_loss_reach_the_head_in_training(trainer, positions):
+    made = trainer(loss_positions=positions, last_n=2 if positions == "last_n" else None, eval_rows=4)
+    counts = rows_through_head(made.model)
+    learned = []
+    step = made.training_step
+    made.training_step = lambda model, inputs, *rest: (
+        learned.append(int((inputs["labels"] != -100).sum())),
+        step(model, inputs, *rest),
+    )[1]
+    made.train()
+    assert counts == learned
+    assert len(counts) == 4
+    counts.clear()
+    made.evaluate()
+    labels = made.data_collator([made.eval_dataset[i] for i in range(4)])["labels"]
+    assert counts == [labels.numel()]
+
+
+def test_a_frozen_layer_runs_twice_a_step_with_gradient_checkpointing(trainer):
+    calls = {}
+    for checkpointing in (False, True):
+        made = trainer(max_steps=1, gradient_checkpointing=checkpointing)
+        layers = [m for m in made.model.encoder.llm.modules() if isinstance(m, GradientCheckpointingLayer)]
+        count = calls.setdefault(checkpointing, [])
+        layers[0].input_layernorm.register_forward_pre_hook(lambda *_, count=count: count.append(1))
+        assert not any(inner.training for layer in layers for inner in layer.children())
+        made.train()
+        assert not any(inner.training for layer in layers for inner in layer.children())
+    assert (len(calls[False]), len(calls[True])) == (1, 2)
+
+
+def test_frozen_parts_in_a_dtype_of_their_own(trainer):
+    made = trainer(frozen_dtype="bfloat16", eval_rows=4)
+    made.train()
+    for name, parameter in made.model.named_parameters():
+        adapter = name.split(".")[1] in (
+            "source_alignment",
+            "source_decoder",
+            "gate",
+            "target_alignment",
+            "target_encoder",
+        )
+        assert parameter.dtype == (torch.float32 if adapter and name.startswith("encoder.") else torch.bfloat16), name
+    assert made.model.encoder.llm.rotary_emb.inv_freq.dtype == torch.float32
+    assert math.isfinite(made.evaluate()["eval_loss"])
+
+
+def test_metrics_of_the_missing_word(trainer):
+    made = trainer(eval_rows=7, per_device_eval_batch_size=3, label_smoothing_factor=0.1)
+    metrics = made.evaluate()
+    model, losses, words, tokens = made.model.eval(), [], [], []
+    for row in made.eval_dataset:
+        batch = made.data_collator([row])
+        with torch.no_grad():
+            logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0]
+        learned = batch["labels"][0] != -100
+        labels = batch["labels"][0][learned]
+        losses.append(nn.functional.cross_entropy(logits[learned], labels, reduction="none"))
+        right = logits[learned].argmax(-1) == labels
+        tokens.append(right.float())
+        words.append(bool(right.all()))
+    loss = torch.cat(losses).mean().item()
+    assert metrics["eval_loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["eval_perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
+    assert metrics["eval_token_accuracy"] == pytest.approx(torch.cat(tokens).mean().item())
+    assert metrics["eval_last_word_accuracy"] == pytest.approx(sum(words) / len(words))
+
+
+def test_not_finite_loss_stops_and_names_step_and_checkpoint(trainer):
+    made = trainer(save_strategy="steps", save_steps=1)
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                control.should_save = True
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    made.model.encoder.target_encoder.layers[0].fc1.weight.fill_(float("nan"))
+
+    made.add_callback(Poison())
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 3.*checkpoint-2\b"):
+        made.train()
+    good, _ = load_light(last_checkpoint(made.args.output_dir))
+    assert all(parameter.isfinite().all() for parameter in good.parameters())
+
+
+def test_not_finite_gradients_stop_before_the_weights_change(trainer):
+    made = trainer(save_strategy="steps", save_steps=1)
+    weight = made.model.encoder.target_alignment.up_proj.weight
+    weight.register_hook(lambda grad: grad * float("inf") if made.state.global_step == 1 else grad)
+    with pytest.raises(FloatingPointError, match=r"gradient norm is (nan|inf) at step 2"):
+        made.train()
+    assert weight.isfinite().all()
+
+
+def test_early_stopping_and_the_best_checkpoint(trainer):
+    made = trainer(
+        eval_rows=8,
+        max_steps=40,
+        learning_rate=0.05,  # too high to get better for long
+        eval_strategy="steps",
+        save_strategy="steps",
+        eval_steps=1,
+        save_steps=1,
+        early_stopping_patience=2,
+    )
+    made.train()
+    losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+    assert made.state.global_step < 40
+    assert made.state.best_metric == min(losses)
+    assert len(losses) == losses.index(min(losses)) + 3
+    assert made.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_plot_is_written_at_the_end(trainer):
+    made = trainer(eval_rows=4, eval_strategy="steps", eval_steps=2)
+    made.train()
+    assert Path(made.args.output_dir, "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_training_ends_and_says_what_to_install(trainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    made = trainer(max_steps=1)
+    warnings = []
+    monkeypatch.setattr("tall_hf.training.trainer.logger.warning", warnings.append)
+    made.train()
+    assert any("pip install 'tall-hf[train]'" in warning for warning in warnings)
+
+
+def test_length_groups_come_in_an_order_of_their_epoch(trainer):
+    made = trainer(rows=32)
+    sampler = made._get_train_sampler()
+    first = list(sampler)
+    assert sorted(first) == list(range(32))
+    assert list(sampler) == first
+    made.state.epoch = 1.25
+    second = list(sampler)
+    assert second != first
+    lengths = [sampler.lengths[index] for index in second]
+    batches = [lengths[start : start + 4] for start in range(0, 32, 4)]
+    spread = sum(max(batch) - min(batch) for batch in batches)
+    assert spread < sum(max(sampler.lengths) - min(sampler.lengths) for _ in batches) / 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss_positions": "last"}, "loss_positions.*last_word.*'last'"),
+        ({"last_n": 2}, "last_n"),
+        ({"loss_positions": "last_n"}, "last_n"),
+        ({"loss_positions": "last_n", "last_n": 0}, "last_n.*at least 1.*0"),
+        ({"learning_rate": -1e-3}, "learning_rate.*-0.001"),
+        ({"alignment_learning_rate": "fast"}, "alignment_learning_rate.*'fast'"),
+        ({"loss_curriculum": 1.0}, "loss_curriculum.*below 1"),
+        ({"loss_curriculum": 0.5, "loss_positions": "all"}, "loss_curriculum"),
+        ({"frozen_dtype": "int8"}, "frozen_dtype.*bfloat16.*'int8'"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience.*eval_strategy"),
+        ({"early_stopping_patience": 0, "eval_strategy": "steps"}, "early_stopping_patience.*at least 1"),
+        ({"push_to_hub": True}, "light_checkpoints"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(**settings)
+
+
+def test_defaults_are_the_papers(tmp_path):
+    args = TALLTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert (args.learning_rate, args.max_grad_norm, args.num_train_epochs) == (5e-5, 1.0, 5)
+    assert args.lr_scheduler_type == "cosine"
+    assert args.load_best_model_at_end
+    assert args.metric_for_best_model == "loss"
+    assert not args.greater_is_better
+    assert args.bf16 is False
+
+
+def test_what_is_not_a_talls_is_refused(fresh, arguments, tmp_path):
+    model, processor = fresh("none")
+    rows = make_rows(processor, 4)
+    with pytest.raises(TypeError, match="TALLTrainingArguments"):
+        TALLTrainer(model, TrainingArguments(output_dir=str(tmp_path)), processing_class=processor)
+    with pytest.raises(TypeError, match="TALLProcessor"):
+        TALLTrainer(model, arguments(), processing_class=processor.tokenizer)
+    with pytest.raises(ValueError, match="data_collator"):
+        TALLTrainer(model, arguments(), LastTokenCollator(processor), rows, processing_class=processor)
+    with pytest.raises(ValueError, match="train_dataset.*empty"):
+        TALLTrainer(model, arguments(), train_dataset=rows.select([]), processing_class=processor)
+
+
+def test_resume_with_other_settings_names_them(trainer):
+    first = trainer(save_strategy="steps", save_steps=2)
+    first.train()
+    for settings, message in (
+        ({"loss_positions": "last_token"}, "loss_positions: 'last_word' then, 'last_token' now"),
+        ({"per_device_train_batch_size": 2}, "batch_size: 4 then, 2 now"),
+        ({"seed": 7}, "seed: 42 then, 7 now"),
+        ({"rows": 15}, "train_dataset: .* then, .* now"),
+        ({"max_steps": 6}, "max_steps: 4 then, 6 now"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer(**settings).train(resume_from_checkpoint=True)
+    again = trainer(max_steps=6, allow_changed_settings=True)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 6
+
+
+def test_nothing_to_resume(trainer):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        trainer().train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
+    for step, content in ((5, json.dumps({"global_step": 5})), (10, json.dumps({"global_step": 10})), (15, '{"glo')):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text(content)
+    (tmp_path / "checkpoint-20").mkdir()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "nowhere") is None
