@@ -6,7 +6,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import datasets
 import torch
 import typer
 from rich.console import Console
@@ -14,6 +13,10 @@ from rich.table import Table
 from transformers.utils import cached_file
 
 from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, components, publishing
+from tall_hf.data import CorpusSettings
+from tall_hf.data import prepare as prepare_corpus
+from tall_hf.data.prepare import check_prepared_output, load_prepared
+from tall_hf.data.translation import launched_processes
 from tall_hf.microworld.demo import demo as run_demo
 from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
 
@@ -26,7 +29,7 @@ app = typer.Typer(
 )
 
 # What bad input raises: these end in one line; anything else is our bug and shows its traceback.
-_USER_ERRORS = (ValueError, OSError)
+_USER_ERRORS = (ValueError, OSError, ImportError)
 
 
 class Bridge(StrEnum):
@@ -44,6 +47,13 @@ class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Backend(StrEnum):
+    """What runs the LR→HR translator."""
+
+    transformers = "transformers"
+    ctranslate2 = "ctranslate2"
 
 
 class _UserErrors:
@@ -103,6 +113,55 @@ def compose(
 
 
 @app.command()
+def prepare(
+    text: Annotated[Path, typer.Argument(help="Sentences: .txt, .csv, .tsv, .json or .jsonl, each also .gz.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of the TALL to train.")],
+    output: Annotated[Path, typer.Option(help="Folder for the prepared corpus.")],
+    column: Annotated[str | None, typer.Option(help="Column of the text; 'text' in files that have columns.")] = None,
+    min_words: Annotated[int, typer.Option(help="Leave out shorter sentences.")] = 5,
+    max_words: Annotated[int, typer.Option(help="Leave out longer sentences.")] = 30,
+    strip_niqqud: Annotated[bool, typer.Option(help="Remove Hebrew vowel points.")] = False,
+    validation_share: Annotated[float, typer.Option(help="Share of the sentences kept for validation.")] = 0.02,
+    num_beams: Annotated[
+        int | None, typer.Option(help="Of the translation; the translator's own if not given.")
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="What translates; ctranslate2 is the extra ct2.")] = "transformers",
+    compute_type: Annotated[str, typer.Option(help="Of ctranslate2: int8, int8_float16, float32, ...")] = "int8",
+    batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
+    batch_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most, with padding.")] = 4096,
+):
+    """Clean a text, take each sentence's last word away, translate the rest once, and save rows to train on.
+
+    Killed at any point, the same command goes on where it stopped. Under `accelerate launch` or `torchrun` the processes
+    share the work.
+
+    Example: tall prepare hebrew.txt.gz --model outputs/hebrew --output data/hebrew
+    """
+    with _UserErrors():
+        settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share)
+        check_prepared_output(output)
+        _check_tall(model)
+        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True).to(launched_processes().device)
+        prepare_corpus(
+            tall,
+            TALLProcessor.from_pretrained(model),
+            text,
+            output,
+            column=column,
+            settings=settings,
+            backend=str(backend),
+            compute_type=compute_type,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            **({} if num_beams is None else {"num_beams": num_beams}),
+        )
+    if launched_processes().is_main_process:
+        typer.echo(
+            f"Prepared {output}. Next: tall train, or first tall pretrain-alignment {model} --dataset {output}."
+        )
+
+
+@app.command()
 def pretrain_alignment(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
     dataset: Annotated[Path, typer.Option(help="What `tall prepare` wrote; its training split is read.")],
@@ -132,15 +191,11 @@ def pretrain_alignment(
         )
         publishing.check_output(output)
         _check_tall(model)
-        rows = datasets.load_from_disk(str(dataset))
-        if isinstance(rows, datasets.DatasetDict):
-            if "train" not in rows:
-                raise ValueError(f"{dataset} has no split 'train', only {', '.join(rows) or 'nothing'}.")
-            rows = rows["train"]
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
+        processor = TALLProcessor.from_pretrained(model)
+        rows = load_prepared(dataset, tall, processor)["train"]
         if torch.accelerator.is_available():
             tall.to(torch.accelerator.current_accelerator())
-        processor = TALLProcessor.from_pretrained(model)
         state_dir = output.with_name(f"{output.name}.unfinished")
         report = pretrain_alignments(tall, processor, rows, settings, state_dir)
         publishing.save(tall, processor, output)

@@ -1,6 +1,30 @@
 """From text to training batches: what happens to a corpus before the Trainer sees it."""
 
 from .collator import LastTokenCollator
+from .corpus import (
+    CorpusCounts,
+    CorpusSettings,
+    build_corpus,
+    in_validation,
+    normalize,
+    split_last_word,
+    strip_punctuation,
+)
+from .prepare import load_prepared, prepare
+from .translation import translate_corpus, translator_fingerprint
 
 
-__all__ = ["LastTokenCollator"]
+__all__ = [
+    "CorpusCounts",
+    "CorpusSettings",
+    "LastTokenCollator",
+    "build_corpus",
+    "in_validation",
+    "load_prepared",
+    "normalize",
+    "prepare",
+    "split_last_word",
+    "strip_punctuation",
+    "translate_corpus",
+    "translator_fingerprint",
+]

@@ -1,0 +1,278 @@
+"""A corpus made ready for training: cleaned, translated, tokenised, in one folder that a rerun can trust."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+from .corpus import CorpusSettings, build_corpus, load_corpus
+from .translation import launched_processes, tokenizer_digest, translate_corpus, translator_fingerprint
+
+
+REPORT = "prepare.json"
+_SHARDS = "shards"
+_STAGING = ".preparing"
+_LOCK = ".lock"
+_RESULTS = ("train", "validation", "translations")
+_ROW = Features({name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")})
+_ROWS_AT_A_TIME = 1000
+
+
+def prepare(
+    model: TALLForCausalLM,
+    processor: TALLProcessor,
+    source: str | os.PathLike | Dataset | IterableDataset | Iterable[str],
+    output: str | os.PathLike,
+    *,
+    column: str | None = None,
+    settings: CorpusSettings | None = None,
+    console: Console | None = None,
+    backend: str = "transformers",
+    compute_type: str = "int8",
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+    shard_size: int = 512,
+    **generation_kwargs,
+) -> DatasetDict:
+    """Make a folder of training rows from text, and go on where an earlier call was interrupted.
+
+    The folder holds `train/` and `validation/` (`input_ids`, `llm_input_ids` and `labels`, as the processor makes them of
+    the truncated sentence, its translation and the sentence up to and with the missing word), `translations/` (the same
+    sentences as text), `shards/` (what `translate_corpus` keeps, for reruns) and `prepare.json` (counts, settings,
+    fingerprints). `prepare.json` is put there last: a folder that has it is whole. When it is what these arguments would
+    make, nothing is done.
+
+    Under `accelerate launch` or `torchrun` the processes share the translation, on a folder that all of them see.
+
+    Args:
+        model: the TALL to train; its translator reads the corpus, on the device where it stands.
+        processor: its processor.
+        source, column: the text, as for `tall_hf.data.corpus.read_texts`.
+        output: the folder; new, empty, or one of an earlier call.
+        settings: which sentences to take.
+        console: where counts and progress are shown; the terminal when not given.
+        backend, compute_type, batch_size, batch_tokens, shard_size, generation_kwargs: as for `translate_corpus`.
+
+    Returns:
+        The splits `train` and, with a `validation_share`, `validation`.
+
+    Raises:
+        FileExistsError: `output` holds something else.
+        BlockingIOError: another process is preparing this folder.
+        ValueError, OSError: what the corpus or its translation cannot be made of, or written to.
+    """
+    settings = settings or CorpusSettings()
+    console = console or Console()
+    output = check_prepared_output(output)
+    translator = translator_fingerprint(model, processor, backend, compute_type, **generation_kwargs)
+    tokenizers = _tokenizers_fingerprint(processor)
+    state = launched_processes()
+    output.mkdir(parents=True, exist_ok=True)
+    staging = output / _STAGING
+    with _locked(output, state.is_main_process):
+        if state.is_main_process:
+            shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
+            staging.mkdir()
+        try:
+            if state.is_main_process:
+                _, counts = build_corpus(source, staging / "corpus.arrow", column, settings)
+                console.print(counts.table(settings))
+            state.wait_for_everyone()
+            corpus = load_corpus(staging / "corpus.arrow")
+            fingerprints = {"corpus": corpus._fingerprint, "translator": translator, "tokenizers": tokenizers}
+            report = _read_report(output)
+            if report is not None and report["fingerprints"] == fingerprints:
+                if state.is_main_process:
+                    console.print(f"{output} is prepared already: same text, same translator, same settings.")
+            else:
+                translated = translate_corpus(
+                    model,
+                    processor,
+                    corpus,
+                    output / _SHARDS,
+                    batch_size=batch_size,
+                    batch_tokens=batch_tokens,
+                    shard_size=shard_size,
+                    backend=backend,
+                    compute_type=compute_type,
+                    console=console,
+                    **generation_kwargs,
+                )
+                if state.is_main_process:
+                    _save(translated, processor, staging, tokenizers)
+                    report = _report(counts, settings, backend, compute_type, generation_kwargs, fingerprints)
+                    (staging / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
+                    _put_in_place(staging, output)
+            state.wait_for_everyone()
+        except OSError as error:
+            if error.errno != errno.ENOSPC or str(output) in str(error):
+                raise
+            raise OSError(
+                errno.ENOSPC,
+                f"The disk of {output} is full ({error}). Free some space, then run the same command again: it keeps the "
+                "translations that are made.",
+            ) from error
+        finally:
+            if state.is_main_process:
+                shutil.rmtree(staging, ignore_errors=True)
+    return _load(output)
+
+
+def load_prepared(folder: str | os.PathLike, model: TALLForCausalLM, processor: TALLProcessor) -> DatasetDict:
+    """Open what `prepare` made, for the model it was made for.
+
+    Returns:
+        The splits `train` and, unless none was asked for, `validation`, in mapped memory.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared, or not to its end.
+        ValueError: another translator made its translations, or its rows are another processor's.
+    """
+    folder = Path(folder)
+    report = _read_report(folder)
+    if report is None:
+        raise FileNotFoundError(
+            f"{folder} has no {REPORT}, so it was not prepared, or not to its end; run `tall prepare` (again)."
+        )
+    translation = report["translation"]
+    found = translator_fingerprint(
+        model, processor, translation["backend"], translation["compute_type"], **translation["generation"]
+    )
+    made_by = report["fingerprints"]
+    if found != made_by["translator"]:
+        raise ValueError(
+            f"The translations in {folder} were made by another translator (fingerprint {made_by['translator']}) than this "
+            f"model's ({found}): its weights, dtype, tokenizer or generation settings differ. Run `tall prepare` with this "
+            "model, into this folder or another one."
+        )
+    found = _tokenizers_fingerprint(processor)
+    if found != made_by["tokenizers"]:
+        raise ValueError(
+            f"The rows in {folder} were made by another processor (fingerprint {made_by['tokenizers']}) than this one "
+            f"({found}): its tokenizers or length limits differ. Run `tall prepare` with this model; it keeps the "
+            "translations."
+        )
+    return _load(folder)
+
+
+def check_prepared_output(folder: str | os.PathLike) -> Path:
+    """`folder` as a path, if a corpus may be prepared there: it is new, empty, or one of an earlier call.
+
+    Raises:
+        FileExistsError: it is anything else.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        ours = folder.is_dir() and any((folder / name).exists() for name in (REPORT, _SHARDS, _STAGING, _LOCK))
+        if not ours and not (folder.is_dir() and not any(folder.iterdir())):
+            raise FileExistsError(f"{folder} exists and is no prepared corpus; name a new or an empty folder.")
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, is_main_process: bool) -> Iterator[None]:
+    """Keep a second command out of the folder; a killed process holds no lock."""
+    if not is_main_process:
+        yield
+        return
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"Another process is preparing {folder}; wait for it, or name another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tokenizers_fingerprint(processor: TALLProcessor) -> str:
+    """16 hexadecimal digits for what decides a row beside its texts."""
+    parts = [tokenizer_digest(processor.source_tokenizer), tokenizer_digest(processor.llm_tokenizer)]
+    parts += [tokenizer_digest(processor.tokenizer), processor.source_lang, processor.pivot_lang]
+    parts += [processor.max_source_length, processor.max_translation_length]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenizers: str):
+    is_validation = np.array(translated["is_validation"][:], dtype=bool)
+    texts = translated.remove_columns("is_validation")
+    splits = DatasetDict()
+    for name, chosen in (("train", ~is_validation), ("validation", is_validation)):
+        if not chosen.any():
+            continue
+        splits[name] = texts.select(
+            np.flatnonzero(chosen), new_fingerprint=_digest(translated._fingerprint, name, "texts")
+        )
+        rows = splits[name].map(
+            lambda batch: (
+                processor(
+                    text=batch["truncated"], translations=batch["translation"], text_target=batch["sentence"]
+                ).data
+            ),
+            batched=True,
+            batch_size=_ROWS_AT_A_TIME,
+            remove_columns=texts.column_names,
+            features=_ROW,
+            cache_file_name=str(staging / f"{name}.arrow"),
+            load_from_cache_file=False,
+            desc=f"Tokenising {name}",
+        )
+        # `map` reopens its file under a fingerprint made of the time.
+        rows = Dataset(rows.data, info=rows.info, fingerprint=_digest(translated._fingerprint, name, tokenizers))
+        rows.save_to_disk(staging / name)
+    splits.save_to_disk(staging / "translations")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _report(counts, settings, backend, compute_type, generation_kwargs, fingerprints) -> dict:
+    from tall_hf import __version__  # the package imports this module
+
+    return {
+        "tall_hf": __version__,
+        "counts": dataclasses.asdict(counts),
+        "corpus": settings.to_dict(),
+        "translation": {"backend": backend, "compute_type": compute_type, "generation": generation_kwargs},
+        "fingerprints": fingerprints,
+    }
+
+
+def _read_report(folder: Path) -> dict | None:
+    report = folder / REPORT
+    return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
+
+
+def _put_in_place(staging: Path, output: Path):
+    """Move the results to the folder, its report last: without it the folder counts as unfinished."""
+    (output / REPORT).unlink(missing_ok=True)
+    for name in _RESULTS:
+        if (output / name).exists():
+            shutil.rmtree(output / name)
+        if (staging / name).exists():
+            (staging / name).rename(output / name)
+    for collected in (output / _SHARDS).glob("*.arrow"):  # `translations` holds the same
+        collected.unlink()
+    (staging / REPORT).rename(output / REPORT)
+
+
+def _load(folder: Path) -> DatasetDict:
+    names = [name for name in ("train", "validation") if (folder / name).is_dir()]
+    return DatasetDict({name: load_from_disk(str(folder / name)) for name in names})
