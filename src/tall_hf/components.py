@@ -200,14 +200,14 @@ def _warm_start(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     if config.lr_hr_config.model_type != "marian" or config.hr_lr_config.model_type != "marian":
         raise ValueError("`warm_start` needs two Marian translators: the custom transformers are Marian's.")
     state_dict = {
-        f"encoder.target_encoder.{k}": v
+        f"encoder.target_encoder.{k}": v.clone()
         for k, v in models["hr_lr"].get_encoder().state_dict().items()
         if not k.startswith("embed_tokens")
     }
     same_width = config.lr_hr_config.d_model == config.llm_embedding_size
     if config.source_bridge in ("marian", "gated") and same_width:
         state_dict |= {
-            f"encoder.source_decoder.{k}": v
+            f"encoder.source_decoder.{k}": v.clone()
             for k, v in models["lr_hr"].get_decoder().state_dict().items()
             if not k.startswith("embed_tokens")
         }
