@@ -69,8 +69,26 @@ def test_logits_to_keep(composed):
         )
 
 
-def test_labels_without_a_position_are_refused(composed):
-    model, processor = composed("gated")
+def test_training_computes_logits_where_there_is_a_loss(trained):
+    model, processor, rows = trained
+    inputs = LastTokenCollator(processor)(rows)
+    labels = inputs["labels"]
+    with torch.no_grad():
+        evaluated = model.eval()(**inputs)
+        output = model.train()(**inputs)
+        assert evaluated.logits.shape[:2] == labels.shape
+        torch.testing.assert_close(output.logits, evaluated.logits[labels != -100])
+        torch.testing.assert_close(output.loss, evaluated.loss)
+        # A loss that is computed outside gets every position.
+        without = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        assert without.logits.shape[:2] == labels.shape
+        assert without.past_key_values is None
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_labels_without_a_position_are_refused(fresh, training):
+    model, processor = fresh("gated")
+    model.train(training)
     inputs = batch(random_rows(model, processor))
     labels = torch.full_like(inputs["decoder_input_ids"], -100)
     with pytest.raises(ValueError, match="`labels` are -100 everywhere.*collator's loss positions"):

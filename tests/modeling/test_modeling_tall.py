@@ -173,6 +173,21 @@ def test_bf16_trains(fresh, bridge):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
+def test_frozen_parts_may_keep_a_dtype_of_their_own(fresh, bridge):
+    model, processor = fresh(bridge)
+    inputs = training_batch(model, processor)
+    with torch.no_grad():
+        expected = model(**inputs).loss
+    for part in (model.encoder.translator, model.encoder.llm, model.decoder, model.lm_head):
+        part.to(torch.bfloat16)
+    model.train()
+    without_dropout(model)
+    loss = model(**inputs).loss
+    torch.testing.assert_close(loss, expected, rtol=0.05, atol=0.05)
+    loss.backward()
+    assert {p.grad.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("bridge", "translator"),
     [("marian", "marian"), ("concat", "marian"), ("gated", "m2m_100"), ("gated", "mbart50"), ("none", "nllb")],

@@ -175,6 +175,21 @@ def test_pickled_weights_are_refused(saved):
         TALLForCausalLM.from_pretrained(folder)
 
 
+def test_pickled_weights_cannot_be_asked_for(saved):
+    _, _, folder = saved("gated")
+    with pytest.raises(ValueError, match="read from safetensors only"):
+        TALLForCausalLM.from_pretrained(folder, use_safetensors=False)
+
+
+def test_a_checkpoint_of_adapters_alone_says_how_to_load_it(saved):
+    _, _, folder = saved("gated")
+    config = TALLConfig.from_pretrained(folder)
+    config.trainable_only = True
+    config.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"trained adapters only.*`tall_hf.load_light\(folder\)`"):
+        TALLForCausalLM.from_pretrained(folder)
+
+
 def test_saved_processor_makes_the_same_inputs(saved, translator):
     _, processor, folder = saved("gated", translator)
     loaded = TALLProcessor.from_pretrained(folder)
