@@ -17,6 +17,7 @@ from translate_child import SETTINGS
 
 from tall_hf import TALLForCausalLM, TALLProcessor, publishing
 from tall_hf.data import CorpusSettings, build_corpus, translate_corpus, translator_fingerprint
+from tall_hf.data.translation import tokenizer_digest
 
 
 CHILD = Path(__file__).with_name("translate_child.py")
@@ -214,6 +215,14 @@ def test_another_translator_or_other_settings_translate_anew_and_nothing_else_do
     others.add(translator_fingerprint(model, processor, backend="ctranslate2"))
     others.add(translator_fingerprint(model, processor, backend="ctranslate2", compute_type="float32"))
     assert len(others) == 8
+
+
+def test_a_tokenizers_digest_does_not_depend_on_how_it_was_called(fresh):
+    _, processor = fresh("gated", "nllb")
+    for tokenizer in (processor.source_tokenizer, processor.llm_tokenizer):
+        before = tokenizer_digest(tokenizer)
+        tokenizer(["Dana lives in Haifa"] * 2, truncation=True, padding="max_length", max_length=3)
+        assert tokenizer_digest(tokenizer) == before
 
 
 def test_a_full_disk_says_what_to_do_and_leaves_nothing_half_written(tall, texts, tmp_path, monkeypatch):

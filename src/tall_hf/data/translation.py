@@ -38,6 +38,11 @@ from .arrow import UNFINISHED, arrow_writer, read_arrow
 BACKENDS = ("transformers", "ctranslate2")
 _SCHEMA = pa.schema([("truncated", pa.string()), ("translation", pa.string())])
 _ROWS_AT_A_TIME = 1000
+# What a tokenizer's files say of where it came from, and of how it was called last.
+_PASSING = {
+    "tokenizer_config.json": ("auto_map", "name_or_path", "processor_class"),
+    "tokenizer.json": ("padding", "truncation"),
+}
 # What CTranslate2 does as `generate` does it. The others are either its habit (`bad_words_ids` holds the padding token,
 # which it never writes) or refused.
 _CT2_OPTIONS = {
@@ -193,16 +198,16 @@ def translator_fingerprint(
 
 
 def tokenizer_digest(tokenizer) -> str:
-    """SHA-256 of the files that a tokenizer is saved as, what they say of its surroundings aside."""
+    """SHA-256 of the files that a tokenizer is saved as, what they say of its surroundings and its last call aside."""
     digest = hashlib.sha256()
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 content = path.read_bytes()
-                if path.name == "tokenizer_config.json":
+                if path.name in _PASSING:
                     config = json.loads(content)
-                    for name in ("auto_map", "name_or_path", "processor_class"):
+                    for name in _PASSING[path.name]:
                         config.pop(name, None)
                     content = json.dumps(config, sort_keys=True).encode()
                 digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
