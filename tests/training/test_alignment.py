@@ -11,15 +11,17 @@ import time
 import parts
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from torch import nn
 from typer.testing import CliRunner
 
 from tall_hf import TALLForCausalLM, compose
 from tall_hf.cli import app
+from tall_hf.data.corpus import CorpusSettings
+from tall_hf.data.prepare import prepare
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.training import alignment as pretraining
-from tall_hf.training.alignment import AlignmentSettings, evaluate, frozen_states, pretrain_alignments
+from tall_hf.training.alignment import AlignmentSettings, evaluate, pretrain_alignments
 
 
 QUICK = AlignmentSettings(batch_size=4, max_epochs=4, validation_share=0.3)
@@ -91,8 +93,8 @@ def test_padding_never_counts(composed, rows, name):
     part = part_of(model, processor, name)
     sentences = rows[part.column][:5]
     assert len({len(ids) for ids in sentences}) > 2
-    together = frozen_states(part, sentences)
-    alone = torch.cat([frozen_states(part, [ids]) for ids in sentences])
+    together = pretraining._frozen_states(part, sentences)
+    alone = torch.cat([pretraining._frozen_states(part, [ids]) for ids in sentences])
     assert together.shape == (sum(map(len, sentences)), alone.shape[1])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -110,7 +112,7 @@ def test_states_are_those_the_alignments_read_in_the_model(composed, rows):
             model.encoder(**ids)
         handle.remove()
         part = part_of(model, processor, name)
-        torch.testing.assert_close(frozen_states(part, [rows[part.column][0]]), seen[0][0])
+        torch.testing.assert_close(pretraining._frozen_states(part, [rows[part.column][0]]), seen[0][0])
 
 
 def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
@@ -123,7 +125,7 @@ def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
         model.encoder(
             input_ids=torch.tensor([rows["input_ids"][0]]), llm_input_ids=torch.tensor([rows["llm_input_ids"][0]])
         )
-    torch.testing.assert_close(frozen_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
+    torch.testing.assert_close(pretraining._frozen_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
 
 
 def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
@@ -138,7 +140,7 @@ def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
     torch.manual_seed(0)
     autoencoder = AlignmentAutoencoder(expected, model.config.initializer_range)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-3)
-    states = [frozen_states(part, [ids]) for ids in learned]
+    states = [pretraining._frozen_states(part, [ids]) for ids in learned]
     squares = sum((autoencoder(one) - one).square().sum() for one in states)
     (squares / sum(one.numel() for one in states)).backward()
     assert nn.utils.clip_grad_norm_(autoencoder.parameters(), 0.01) > 0.02
@@ -315,12 +317,15 @@ def test_settings_out_of_range_are_named(name, value):
 
 
 @pytest.fixture
-def command(composed, rows, tmp_path):
+def command(composed, tmp_path):
     """`command(output, *options)` are the arguments of `tall pretrain-alignment` on a saved TALL and a prepared folder."""
     model, processor = composed("gated")
     model.save_pretrained(tmp_path / "tall")
     processor.save_pretrained(tmp_path / "tall")
-    DatasetDict(train=rows, validation=rows).save_to_disk(tmp_path / "prepared")
+    sentences = [f"{text} {word}" for text in parts.SENTENCES for word in ("היום", "מאוד", "בבוקר")]
+    prepare(
+        model, processor, sentences, tmp_path / "prepared", settings=CorpusSettings(min_words=2, validation_share=0)
+    )
     fixed = ["pretrain-alignment", str(tmp_path / "tall"), "--dataset", str(tmp_path / "prepared")]
     return lambda output, *options: [*fixed, "--output", str(tmp_path / output), *map(str, options)]
 

@@ -194,15 +194,17 @@ def pretrain_alignments(
     was_training = model.training
     model.eval()
     reports, weights = {}, {}
-    with _progress_bar(progress) as bar:
-        for part in _frozen_parts(model, processor):
-            state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
-            run = _Pretraining(model, part, learned, held_out, settings, state_file)
-            reports[part.name] = run.train(bar)
-            weights[part.name] = run.best["encoder"]
+    try:
+        with _progress_bar(progress) as bar:
+            for part in _frozen_parts(model, processor):
+                state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
+                run = _Pretraining(model, part, learned, held_out, settings, state_file)
+                reports[part.name] = run.train(bar)
+                weights[part.name] = run.best["encoder"]
+    finally:
+        model.train(was_training)
     for name, state_dict in weights.items():
         getattr(model.encoder, name).load_state_dict(state_dict)
-    model.train(was_training)
     return PretrainingReport(settings, len(learned), len(held_out), reports)
 
 
@@ -323,7 +325,7 @@ class _Pretraining:
         """The frozen part's states of the tokens of each batch, (tokens, width) in float32; padding is left out."""
         for start in range(0, len(order), self.settings.batch_size):
             rows = dataset[list(order[start : start + self.settings.batch_size])][self.part.column]
-            yield frozen_states(self.part, rows).to(self.device)
+            yield _frozen_states(self.part, rows).to(self.device)
 
     def _gainless(self) -> int:
         return len(self.history) - 1 - self.best["epoch"]
@@ -374,7 +376,7 @@ class _Pretraining:
 
 
 @torch.no_grad()
-def frozen_states(part: _FrozenPart, rows: list[list[int]]) -> torch.Tensor:
+def _frozen_states(part: _FrozenPart, rows: list[list[int]]) -> torch.Tensor:
     """What an alignment reads of some sentences: one state for each token and none for padding.
 
     Returns:
