@@ -18,6 +18,7 @@ from tall_hf.data import prepare as prepare_corpus
 from tall_hf.data.prepare import check_prepared_output, load_prepared
 from tall_hf.data.translation import launched_processes
 from tall_hf.microworld.demo import demo as run_demo
+from tall_hf.training import run as training_run
 from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
 
 
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 
 # What bad input raises: these end in one line; anything else is our bug and shows its traceback.
-_USER_ERRORS = (ValueError, OSError, ImportError)
+_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 
 
 class Bridge(StrEnum):
@@ -205,6 +206,30 @@ def pretrain_alignment(
     typer.echo(f"Saved to {output}, with alignment_pretraining.json and .png. Next: tall train.")
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def train(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="[CONFIG.yaml] [--NAME VALUE]...", help="Settings, in a file and by name.")
+    ],
+    resume: Annotated[bool, typer.Option(help="Go on after the last checkpoint, if there is one.")] = False,
+):
+    """Train the adapters of a TALL on what `tall prepare` wrote, and save the best model.
+
+    Settings are `model`, `dataset`, `output_dir` and the other fields of TALLTrainingArguments, in a YAML file (see
+    examples/configs) or by name, as `--learning_rate 1e-4` or `--set learning_rate=1e-4`. Several processes: `torchrun
+    --nproc-per-node 2 -m tall_hf.cli train ...`, or `accelerate launch -m`.
+
+    Example: tall train examples/configs/he_qwen.yaml --output_dir outputs/he-qwen --seed 1
+    """
+    with _UserErrors():
+        config, overrides = training_run.read_command_line(arguments)
+        settings, args = training_run.read_settings(config, **overrides)
+        _check_tall(settings.model)
+        final = training_run.run(settings, args, resume=resume)
+    if args.process_index == 0:
+        typer.echo(f"Saved to {final}. `tall predict {final} ...` lists next words.")
+
+
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
@@ -316,3 +341,7 @@ def _print_parameters(model, console: Console):
             shares = (f"{count / whole:.2%}" for count in (paper, requires_grad))
             table.add_row("share of the total", "", *shares, style="bold", end_section=True)
     console.print(table)
+
+
+if __name__ == "__main__":
+    app()

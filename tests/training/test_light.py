@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf import TALLForCausalLM, compose, load_light
-from tall_hf.training.light import cast_frozen, frozen_fingerprint, save_light, trainable_names
+from tall_hf.training.light import cast_adapters, cast_frozen, frozen_fingerprint, save_light, trainable_names
+from tall_hf.training.lora import add_lora
 
 
 @pytest.fixture
@@ -20,13 +21,23 @@ def saved(fresh, tmp_path):
     return model, processor, save_light(model, processor, tmp_path / "light")
 
 
-def test_holds_the_trained_weights_only(saved, tmp_path):
+def expected_names(model):
+    """What is trained, and the constants of the adapters."""
+    constants = (
+        "encoder.embedding_std",
+        "encoder.source_decoder.embed_positions",
+        "encoder.target_encoder.embed_positions",
+    )
+    return trainable_names(model) | {name for name in model.state_dict() if name.startswith(constants)}
+
+
+def test_holds_the_adapters_only(saved, tmp_path):
     model, _, folder = saved
-    assert load_file(folder / "model.safetensors").keys() == trainable_names(model)
+    assert load_file(folder / "model.safetensors").keys() == expected_names(model)
     model.save_pretrained(tmp_path / "whole")
     sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path / "whole")]
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sizes[0] < 4 * trained + 20_000 < sizes[1]
+    adapters = sum(value.numel() for name, value in model.state_dict().items() if name in expected_names(model))
+    assert sizes[0] < 4 * adapters + 20_000 < sizes[1]
     assert model.config.trainable_only is False
     assert TALLForCausalLM.from_pretrained(tmp_path / "whole").config.trainable_only is False
 
@@ -61,6 +72,32 @@ def test_translators_of_many_languages_are_composed_again(fresh, translator, tmp
     loaded, loaded_processor = load_light(save_light(model, processor, tmp_path / "light"))
     assert loaded_processor.source_lang == processor.source_lang
     assert frozen_fingerprint(loaded) == frozen_fingerprint(model)
+
+
+def test_adapters_may_have_a_longer_dtype_than_the_model_was_composed_in(part_folders, tmp_path):
+    model, processor = compose(**part_folders(), source_bridge="gated", dtype="bfloat16")
+    cast_adapters(model, torch.float32)
+    loaded, _ = load_light(save_light(model, processor, tmp_path / "light"))
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert {value.dtype for value in ours.values()} == {torch.float32, torch.bfloat16}
+    assert all(ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_with_lora(fresh, tmp_path):
+    pytest.importorskip("peft")
+    model, processor = fresh("gated")
+    fingerprint = frozen_fingerprint(model)
+    add_lora(model, r=2, alpha=4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    assert frozen_fingerprint(model) == fingerprint
+    loaded, _ = load_light(save_light(model, processor, tmp_path / "light"))
+    inputs = batch(random_rows(model, processor))
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    assert trainable_names(loaded) == trainable_names(model)
 
 
 def test_loaded_light_saves_whole(saved, tmp_path):
@@ -148,7 +185,7 @@ def test_checkpoints_of_a_training(trainer, tmp_path):
     made.train()
     checkpoint = tmp_path / "out" / "checkpoint-4"
     assert json.loads((checkpoint / "config.json").read_text())["trainable_only"] is True
-    assert load_file(checkpoint / "model.safetensors").keys() == trainable_names(made.model)
+    assert load_file(checkpoint / "model.safetensors").keys() == expected_names(made.model)
     loaded, _ = load_light(checkpoint)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.model.state_dict().items())
     made.save_model(str(tmp_path / "final"))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import is_torch_bf16_gpu_available
@@ -50,6 +51,9 @@ class TALLTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Every adapter takes part in every step, so nothing need be looked for."}
     )
+    dataloader_pin_memory: bool | None = field(
+        default=None, metadata={"help": "Batches in pinned memory; where there is an accelerator, when not given."}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "TALLTrainer stops at a loss that is not finite, and hides none."}
     )
@@ -77,7 +81,7 @@ class TALLTrainingArguments(TrainingArguments):
         metadata={"help": "Keep the frozen parts in float32, bfloat16 or float16; as loaded if not given."},
     )
     light_checkpoints: bool = field(
-        default=True, metadata={"help": "Checkpoints hold the trained weights only; tall_hf.load_light loads them."}
+        default=True, metadata={"help": "Checkpoints hold the adapters only; tall_hf.load_light loads them."}
     )
     allow_changed_settings: bool = field(
         default=False, metadata={"help": "Resume although settings or data differ from those of the checkpoint."}
@@ -87,6 +91,8 @@ class TALLTrainingArguments(TrainingArguments):
         self._check()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and is_torch_bf16_gpu_available()
+        if self.dataloader_pin_memory is None:
+            self.dataloader_pin_memory = not self.use_cpu and torch.accelerator.is_available()
         evaluating = IntervalStrategy(self.eval_strategy).value
         if self.load_best_model_at_end is None:
             self.load_best_model_at_end = evaluating != "no" and evaluating == SaveStrategy(self.save_strategy).value

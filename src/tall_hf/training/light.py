@@ -1,4 +1,4 @@
-"""Light checkpoints: the trained weights alone, pinned to the exact frozen parts they were trained between."""
+"""Light checkpoints: the adapters alone, pinned to the exact frozen parts they were trained between."""
 
 import contextlib
 import hashlib
@@ -16,15 +16,36 @@ from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
+from .lora import add_lora
+
 
 PINS_NAME = "frozen_parts.json"
 WEIGHTS_NAME = "model.safetensors"
 _ROLES = ("lr_hr", "llm", "hr_lr")
+# Where the pretrained parts stand in a TALL; all else is adapters.
+_FROZEN = ("encoder.translator.", "encoder.llm.", "decoder.", "lm_head.", "final_logits_bias")
 
 
 def trainable_names(model: TALLForCausalLM) -> set[str]:
     """Names of the parameters that training changes."""
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def light_names(model: TALLForCausalLM) -> set[str]:
+    """Names of what a light checkpoint holds: the adapters, and what is trained inside the frozen parts, as LoRA is."""
+    return {name for name in model.state_dict() if not name.startswith(_FROZEN)} | trainable_names(model)
+
+
+def cast_adapters(model: TALLForCausalLM, dtype: torch.dtype) -> None:
+    """Put the adapters into a dtype of their own; the frozen parts keep theirs."""
+    encoder = model.encoder
+    for part in (encoder.source_alignment, encoder.source_decoder, encoder.target_alignment, encoder.target_encoder):
+        if part is not None:
+            part.to(dtype)
+    if encoder.gate is not None:
+        encoder.gate.data = encoder.gate.data.to(dtype)
+    if encoder.embedding_std is not None:
+        encoder.embedding_std = encoder.embedding_std.to(dtype)
 
 
 def cast_frozen(model: TALLForCausalLM, dtype: torch.dtype) -> None:
@@ -42,13 +63,15 @@ def cast_frozen(model: TALLForCausalLM, dtype: torch.dtype) -> None:
 
 
 def frozen_fingerprint(model: TALLForCausalLM) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of every weight that training leaves alone."""
-    skipped = trainable_names(model) | set(model.all_tied_weights_keys)
+    """SHA-256 over the names, dtypes, shapes and bytes of every weight of the frozen parts."""
+    skipped = light_names(model) | set(model.all_tied_weights_keys)
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in skipped}
+    # LoRA keeps the frozen weight of a layer under a name of its own.
+    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items()}
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in skipped:
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -79,7 +102,7 @@ def save_light(
     state_dict: dict[str, torch.Tensor] | None = None,
     pins: dict | None = None,
 ) -> Path:
-    """Save the trained weights only, with the pins of the frozen parts and the processor.
+    """Save the adapters only, with the pins of the frozen parts and the processor.
 
     Args:
         model: the model; on a sharded one give `state_dict` and `pins`.
@@ -89,7 +112,7 @@ def save_light(
         pins: `frozen_pins(model)`, taken before the model was sharded.
     """
     folder = Path(folder)
-    names = trainable_names(model)
+    names = light_names(model)
     weights = model.state_dict() if state_dict is None else state_dict
     with marked_as_light(model):
         model.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in names})
@@ -112,7 +135,7 @@ def load_light(
     token: str | bool | None = None,
     allow_pickle: bool = False,
 ) -> tuple[TALLForCausalLM, TALLProcessor]:
-    """Load a trainable-only checkpoint onto the exact frozen parts it was trained between.
+    """Load a light checkpoint, the adapters alone, onto the exact frozen parts it was trained between.
 
     Args:
         folder: the light checkpoint, such as a Trainer's `checkpoint-500`.
@@ -160,6 +183,8 @@ def load_light(
         )
     cast_frozen(model, getattr(torch, pins["frozen_dtype"]))
     check_pins(pins, frozen_fingerprint(model), folder)
+    if getattr(config, "lora", None):
+        add_lora(model, **config.lora)
     result = model.load_state_dict(load_file(folder / WEIGHTS_NAME), strict=False)
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
@@ -183,7 +208,7 @@ def check_pins(pins: dict, found: str, folder: str | os.PathLike) -> None:
 
 def check_loaded(result, model: TALLForCausalLM, folder: str | os.PathLike) -> None:
     """Refuse what `load_state_dict` reports unless nothing but frozen weights was missing."""
-    missing = sorted(set(result.missing_keys) & trainable_names(model))
+    missing = sorted(set(result.missing_keys) & light_names(model))
     if missing or result.unexpected_keys:
         problem = f"misses {missing[0]}" if missing else f"has {result.unexpected_keys[0]}, which the model has not"
         raise ValueError(

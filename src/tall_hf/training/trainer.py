@@ -89,7 +89,7 @@ class TALLTrainer(Trainer):
     """Trains the adapters of a TALL.
 
     The frozen parts stay in evaluation mode and out of the optimizer; the loss is where `args.loss_positions` says, and
-    evaluation always asks for the missing last word. Checkpoints hold the trained weights only (`tall_hf.load_light`),
+    evaluation always asks for the missing last word. Checkpoints hold the adapters only (`tall_hf.load_light`),
     `save_model` writes the whole model.
 
     Args:
@@ -328,7 +328,7 @@ class TALLTrainer(Trainer):
             super()._save(folder, state_dict)
         else:
             model = self.accelerator.unwrap_model(self.model)
-            names = light.trainable_names(model)
+            names = light.light_names(model)
             weights = model.state_dict() if state_dict is None else state_dict
             with light.marked_as_light(model):
                 super()._save(folder, {name: weights[name] for name in weights if name in names})

@@ -1,0 +1,206 @@
+"""What `tall train` does: settings from a YAML file and flags, then a training from a prepared folder to a saved model."""
+
+import dataclasses
+import difflib
+import json
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from transformers.utils import logging
+
+from tall_hf import publishing
+from tall_hf.data.prepare import load_prepared
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+from .arguments import TALLTrainingArguments
+from .light import cast_adapters, cast_frozen
+from .lora import add_lora, merge_lora
+from .trainer import TALLTrainer, last_checkpoint
+
+
+logger = logging.get_logger(__name__)
+
+MODEL_FOLDER = "model"
+METRICS_NAME = "metrics.json"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `tall train` needs beside TALLTrainingArguments."""
+
+    model: str = field(metadata={"help": "Folder or Hub id of the TALL to train, as `tall compose` writes it."})
+    dataset: str = field(metadata={"help": "Folder that `tall prepare` wrote."})
+    attn_implementation: str | None = field(default=None, metadata={"help": "eager or sdpa."})
+    lora_r: int | None = field(default=None, metadata={"help": "Rank of LoRA on the LLM; no LoRA when not given."})
+    lora_alpha: float = field(default=32.0, metadata={"help": "LoRA's update is scaled by alpha / r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on what LoRA reads."})
+    lora_target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Linear layers of the LLM that get LoRA; all of them when not given."}
+    )
+    lora_decoder: bool = field(default=False, metadata={"help": "LoRA on the HR→LR decoder too."})
+
+
+def read_settings(config: str | os.PathLike | None, **overrides) -> tuple[RunSettings, TALLTrainingArguments]:
+    """Read settings from a YAML file; `overrides` go before it.
+
+    Args:
+        config: a file of fields of RunSettings and TALLTrainingArguments.
+        overrides: such fields; strings are read as YAML.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML mapping, a key is unknown or missing, or a value is of another type or out of range.
+    """
+    values = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{config} is not a YAML file: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{config} must hold `name: value` lines, got a {type(values).__name__}.")
+    for name, value in overrides.items():
+        values[name] = yaml.safe_load(value) if isinstance(value, str) else value
+    targets = (RunSettings, TALLTrainingArguments)
+    known = {f.name for target in targets for f in dataclasses.fields(target) if f.init}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else "See TALLTrainingArguments for the names there are."
+            raise ValueError(f"Unknown setting {name!r}. {hint}")
+    for name in ("model", "dataset", "output_dir"):
+        if not values.get(name):
+            raise ValueError(f"`{name}` is missing: set it in the YAML file, or by --{name}.")
+    made = []
+    for target in targets:
+        hints, own = typing.get_type_hints(target), {f.name for f in dataclasses.fields(target)}
+        made.append(
+            target(**{name: _typed(name, value, hints[name]) for name, value in values.items() if name in own})
+        )
+    return tuple(made)
+
+
+def read_command_line(arguments: list[str]) -> tuple[str | None, dict[str, str]]:
+    """Split `[CONFIG.yaml] [--name value | --name=value | --flag | --set name=value] ...` into file and settings.
+
+    Raises:
+        ValueError: for two files, or a `--set` without `name=value`.
+    """
+    config, overrides, rest = None, {}, list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            if config is not None:
+                raise ValueError(f"Got {config!r} and {argument!r}: one configuration file is enough.")
+            config = argument
+            continue
+        name, given, value = argument.removeprefix("--").partition("=")
+        if not given:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        if name == "set":
+            name, given, value = value.partition("=")
+            if not given:
+                raise ValueError(f"`--set` takes name=value, got {name!r}.")
+        overrides[name.replace("-", "_")] = value
+    return config, overrides
+
+
+def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False) -> Path:
+    """Train, and save the best model whole, with its processor, in `output_dir/model`.
+
+    Beside it stand the checkpoints, the plot `training.png`, and `metrics.json`. LoRA is merged into the saved model.
+
+    Args:
+        settings: model, data and LoRA.
+        args: the training.
+        resume: go on after the last complete checkpoint in `output_dir`, if there is one.
+
+    Returns:
+        The folder of the saved model.
+
+    Raises:
+        FileExistsError: `output_dir` has checkpoints and `resume` is false.
+        FileNotFoundError, ValueError: what the model or the data cannot be used for.
+        FloatingPointError: loss or gradients are no longer finite.
+    """
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is not None and not resume and not args.resume_from_checkpoint:
+        raise FileExistsError(
+            f"{checkpoint} is there already. Go on with it by --resume, or name another `output_dir`."
+        )
+    final = publishing.check_output(Path(args.output_dir, MODEL_FOLDER))
+    options = {} if settings.attn_implementation is None else {"attn_implementation": settings.attn_implementation}
+    model = TALLForCausalLM.from_pretrained(settings.model, use_safetensors=True, **options)
+    processor = TALLProcessor.from_pretrained(settings.model)
+    splits = load_prepared(settings.dataset, model, processor)
+    if "validation" not in splits and args.eval_strategy != "no":
+        raise ValueError(
+            f"{settings.dataset} has no validation sentences: prepare it with a `validation_share`, or set `eval_strategy` "
+            "and `save_strategy` to what needs none."
+        )
+    if model.encoder.target_alignment.up_proj.weight.dtype != torch.float32:
+        # Small steps are lost in 16 bits; the frozen parts take none.
+        cast_adapters(model, torch.float32)
+    if settings.lora_r is not None:
+        add_lora(
+            model,
+            settings.lora_r,
+            settings.lora_alpha,
+            settings.lora_dropout,
+            settings.lora_target_modules,
+            settings.lora_decoder,
+        )
+    trainer = TALLTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits.get("validation"),
+        processing_class=processor,
+    )
+    if resume and checkpoint is None:
+        logger.warning(f"{args.output_dir} has no complete checkpoint yet: the training starts from the beginning.")
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or (checkpoint if resume else None))
+    metrics = trainer.evaluate() if "validation" in splits else {}
+    if trainer.is_fsdp_enabled:
+        # Every process takes part in gathering the weights.
+        trainer.save_model(str(final))
+    elif trainer.is_world_process_zero():
+        cast_frozen(model, torch.float32)
+        if settings.lora_r is not None:
+            merge_lora(model)
+        publishing.save(model.cpu(), processor, final)
+    if trainer.is_world_process_zero():
+        trainer.state.save_to_json(str(Path(args.output_dir, "trainer_state.json")))
+        Path(args.output_dir, METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return final
+
+
+def _typed(name, value, hint):
+    """The value, with what YAML misreads (5e-5 as text, `no` as false) put right; ValueError if it is of no type allowed."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    allowed = tuple(typing.get_origin(one) or one for one in (typing.get_args(hint) if union else (hint,)))
+    if value is False and str in allowed and bool not in allowed:
+        return "no"
+    if isinstance(value, str) and str not in allowed:
+        for number in (int, float):
+            if number in allowed:
+                try:
+                    return number(value)
+                except ValueError:
+                    continue
+    fits = any(
+        (kind is float and isinstance(value, int) and not isinstance(value, bool))
+        or (isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)))
+        for kind in allowed
+    )
+    # Enumerations are given by their names, and some hints are not types.
+    if not fits and all(kind in (int, float, bool, str, list, dict, types.NoneType) for kind in allowed):
+        wanted = " or ".join("nothing" if kind is types.NoneType else kind.__name__ for kind in allowed)
+        raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
+    return value

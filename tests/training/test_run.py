@@ -1,0 +1,182 @@
+"""`tall train`: settings from file and command line, a training of a prepared text, and what a user does wrong."""
+
+import json
+import runpy
+from pathlib import Path
+
+import parts
+import pytest
+import torch
+import yaml
+from trainings import make_rows
+from typer.testing import CliRunner
+
+from tall_hf import TALLForCausalLM, TALLProcessor, data
+from tall_hf.cli import app
+from tall_hf.training.run import read_command_line, read_settings
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NEEDED = {"model": "m", "dataset": "d", "output_dir": "o"}
+SHORT = {
+    "max_steps": 4,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.01,
+    "eval_steps": 2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
+
+@pytest.fixture
+def prepared(fresh, tmp_path):
+    """A saved TALL and a text prepared for it; the settings of a short training of theirs as a YAML file."""
+    model, processor = fresh("gated")
+    model.save_pretrained(tmp_path / "tall")
+    processor.save_pretrained(tmp_path / "tall")
+    texts = [processor.decode_target(row["labels"]) for row in make_rows(processor, 40)]
+    settings = data.CorpusSettings(min_words=2, max_words=10, validation_share=0.2)
+    data.prepare(model, processor, texts, tmp_path / "data", settings=settings, num_beams=1)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "model": str(tmp_path / "tall"),
+                "dataset": str(tmp_path / "data"),
+                "output_dir": str(tmp_path / "out"),
+                **SHORT,
+            }
+        )
+    )
+    return config
+
+
+def tall(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_from_prepared_text_to_a_saved_model(prepared, tmp_path):
+    result = tall("train", prepared, "--frozen_dtype", "bfloat16")
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "out"
+    assert {"model", "checkpoint-4", "training.png", "metrics.json", "trainer_state.json"} <= {
+        p.name for p in out.iterdir()
+    }
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert 0 <= metrics["eval_last_word_accuracy"] <= 1
+    model = TALLForCausalLM.from_pretrained(out / "model")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    untrained = TALLForCausalLM.from_pretrained(tmp_path / "tall").state_dict()
+    assert not torch.equal(model.state_dict()["encoder.gate"], untrained["encoder.gate"])
+    assert model.config.use_cache
+    assert len(model.next_words(parts.SENTENCES, TALLProcessor.from_pretrained(out / "model"), top_k=1)) == 5
+
+    refused = tall("train", prepared)
+    assert refused.exit_code == 1
+    assert "checkpoint-4 is there already" in refused.output
+    assert "--resume" in refused.output
+    before = model.state_dict()
+    again = tall("train", prepared, "--frozen_dtype", "bfloat16", "--resume")
+    assert again.exit_code == 0, again.output
+    after = TALLForCausalLM.from_pretrained(out / "model").state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    changed = tall("train", prepared, "--resume", "--seed", "7")
+    assert changed.exit_code == 1
+    assert "seed: 42 then, 7 now" in changed.output
+
+
+def test_lora_is_trained_and_merged(prepared, tmp_path):
+    pytest.importorskip("peft")
+    result = tall("train", prepared, "--lora_r", "2")
+    assert result.exit_code == 0, result.output
+    model = TALLForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    untrained = TALLForCausalLM.from_pretrained(tmp_path / "tall").state_dict()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, untrained[name])}
+    assert "encoder.llm.layers.0.self_attn.q_proj.weight" in changed
+    assert not any("lora" in name for name in model.state_dict())
+
+
+def test_a_dataset_of_another_translator_is_refused(prepared, tmp_path):
+    model = TALLForCausalLM.from_pretrained(tmp_path / "tall")
+    with torch.no_grad():
+        model.encoder.translator.get_encoder().layers[0].fc1.bias.add_(1.0)
+    model.save_pretrained(tmp_path / "tall")
+    result = tall("train", prepared)
+    assert result.exit_code == 1
+    assert "made by another translator" in result.output.replace("\n", " ")
+
+
+def test_the_plain_trainers_example(prepared, tmp_path, monkeypatch):
+    script = EXAMPLES / "finetune_with_trainer.py"
+    assert len(script.read_text().splitlines()) < 60
+    monkeypatch.setattr(
+        "sys.argv",
+        [str(script), *(str(tmp_path / name) for name in ("tall", "data", "trained")), "--max_steps", "2"],
+    )
+    runpy.run_path(str(script), run_name="__main__")
+    model, before = (TALLForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("trained", "tall"))
+    assert not torch.equal(model["encoder.gate"], before["encoder.gate"])
+
+
+@pytest.mark.parametrize("name", ["he_qwen", "he_bloomz", "any_opus_pair", "microworld"])
+def test_example_configurations_are_read(name, tmp_path):
+    settings, args = read_settings(EXAMPLES / "configs" / f"{name}.yaml", use_cpu=True)
+    assert settings.model
+    if name.startswith("he_"):  # the paper's
+        assert (args.learning_rate, args.lr_scheduler_type, args.loss_positions) == (5e-5, "cosine", "last_token")
+        assert (args.num_train_epochs, args.per_device_train_batch_size, args.max_grad_norm) == (5, 8, 1.0)
+
+
+def test_flags_go_before_the_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "model: m\ndataset: d\noutput_dir: o\nlearning_rate: 1e-4\nseed: 1\neval_strategy: no\nuse_cpu: true\n"
+    )
+    settings, args = read_settings(path)
+    assert (settings.model, args.learning_rate, args.seed, args.eval_strategy) == ("m", 1e-4, 1, "no")
+    config, overrides = read_command_line(
+        [str(path), "--learning-rate", "2e-4", "--set", "seed=7", "--model=other", "--bf16", "false", "--do_predict"]
+    )
+    settings, args = read_settings(config, **overrides)
+    assert (settings.model, args.learning_rate, args.seed, args.bf16) == ("other", 2e-4, 7, False)
+    assert args.do_predict is True
+    assert read_settings(None, **NEEDED, use_cpu=True)[0].dataset == "d"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", "Unknown setting 'learning_rat'. Did you mean `learning_rate`"),
+        ("qwertyuiop: 1", "Unknown setting 'qwertyuiop'"),
+        ("learning_rate: fast", "`learning_rate` must be float, got 'fast'"),
+        ("max_steps: 1.5", "`max_steps` must be int, got 1.5"),
+        ("seed: true", "`seed` must be int, got True"),
+        ("light_checkpoints: 3", "`light_checkpoints` must be bool, got 3"),
+        ("loss_positions: last", "`loss_positions` must be one of"),
+        ("model:", "`model` is missing"),
+        ("- a\n- b", "must hold `name: value` lines, got a list"),
+        ("a: [", "is not a YAML file"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    whole = "".join(f"{name}: {value}\n" for name, value in NEEDED.items() if not text.startswith((name, "-", "a:")))
+    path.write_text(f"{whole}{text}\n")
+    with pytest.raises(ValueError) as error:
+        read_settings(path)
+    assert message in str(error.value)
+
+
+def test_bad_command_lines_are_named():
+    with pytest.raises(ValueError, match="one configuration file"):
+        read_command_line(["a.yaml", "b.yaml"])
+    with pytest.raises(ValueError, match="name=value"):
+        read_command_line(["--set", "seed"])
+    result = tall("train", "nowhere.yaml")
+    assert result.exit_code == 1
+    assert "nowhere.yaml" in result.output
