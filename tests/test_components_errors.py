@@ -1,0 +1,109 @@
+"""compose with parts that are broken or do not belong together: each error names the part and what to do."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM
+
+from tall_hf import compose
+
+
+ROLES = ("lr_hr", "llm", "hr_lr")
+
+
+@pytest.fixture
+def copies(part_folders, tmp_path):
+    """The parts in folders that a test may damage."""
+    folders = {}
+    for role in ROLES:
+        folders[role] = tmp_path / role
+        shutil.copytree(part_folders()[role], folders[role])
+    return folders
+
+
+def edit_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def pickle_weights(folder):
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pickled_weights_need_a_permission(copies, role):
+    pickle_weights(copies[role])
+    with pytest.raises(OSError, match=f"{copies[role]} has no safetensors weights.*@refs/pr/1.*allow_pickle=True"):
+        compose(**copies)
+    model, _ = compose(**copies, allow_pickle=True)
+    assert model.config.components[role]["name_or_path"] == str(copies[role])
+
+
+def test_a_permitted_pickle_brings_the_same_weights(copies, part_folders):
+    pickle_weights(copies["lr_hr"])
+    model, _ = compose(**copies, allow_pickle=True)
+    original = AutoModelForSeq2SeqLM.from_pretrained(part_folders()["lr_hr"]).state_dict()
+    for name, value in model.encoder.translator.state_dict().items():
+        assert torch.equal(value, original[name]), name
+
+
+def test_a_pickle_with_code_is_never_run(copies, tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    (copies["llm"] / "model.safetensors").unlink()
+    torch.save({"embed_tokens.weight": Harmful()}, copies["llm"] / "pytorch_model.bin")
+    for allow_pickle in (False, True):
+        with pytest.raises(Exception, match="(?i)safetensors|weights_only|unpickl|unsupported"):
+            compose(**copies, allow_pickle=allow_pickle)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_missing_weight_file(copies, role):
+    (copies[role] / "model.safetensors").unlink()
+    with pytest.raises(OSError, match=str(copies[role])):
+        compose(**copies)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_weight_that_is_missing(copies, role):
+    weights = copies[role] / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in sorted(tensors) if name.endswith("norm.weight"))
+    del tensors[name]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{copies[role]} is not a whole checkpoint .*{name.split('.')[-2]}"):
+        compose(**copies)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_tokenizer_larger_than_its_model(copies, role):
+    field = "vocab_size"
+    size = json.loads((copies[role] / "config.json").read_text(encoding="utf-8"))[field]
+    edit_config(
+        copies[role], vocab_size=size - 1, decoder_vocab_size=size - 1, pad_token_id=0, decoder_start_token_id=0
+    )
+    with pytest.raises(
+        ValueError, match=f"tokenizer of {copies[role]} has token ids up to {size - 1}.* only {size - 1}"
+    ):
+        compose(**copies)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_folder_without_a_checkpoint(copies, tmp_path, role):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises((OSError, ValueError), match=str(empty)):
+        compose(**{**copies, role: empty})
+
+
+def test_parts_in_each_others_place(copies):
+    with pytest.raises(ValueError, match="`lr_hr_config` is of type 'qwen2'; supported translators are marian"):
+        compose(lr_hr=copies["llm"], llm=copies["lr_hr"], hr_lr=copies["hr_lr"])
