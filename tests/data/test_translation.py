@@ -286,11 +286,11 @@ def test_progress_tells_the_speed(tall, tmp_path):
 # --- CTranslate2 -----------------------------------------------------------------------------------------------------
 
 
-def start_from_zeros(model):
-    """As OPUS-MT's translators do, and CTranslate2 takes for granted."""
+def start_from(model, value):
+    """Set the embedding of the start token, which is zero in OPUS-MT's translators: CTranslate2 takes that for granted."""
     translator = model.encoder.translator
     with torch.no_grad():
-        translator.get_input_embeddings().weight[translator.generation_config.decoder_start_token_id] = 0
+        translator.get_input_embeddings().weight[translator.generation_config.decoder_start_token_id] = value
 
 
 @pytest.mark.parametrize("translator", ["marian", "nllb"])
@@ -299,7 +299,7 @@ def test_ctranslate2_agrees_with_transformers(fresh, translator, num_beams, tmp_
     pytest.importorskip("ctranslate2", reason="the extra `ct2` is not installed")
     tall = fresh("gated", translator)
     if translator == "marian":
-        start_from_zeros(tall[0])
+        start_from(tall[0], 0)
     corpus = corpus_of(sentences(40), tmp_path)
     ours = translate(tall, corpus, tmp_path / "shards", num_beams=num_beams)["translation"][:]
     for compute_type, least in (("float32", 0.95), ("int8", 0.5)):
@@ -312,9 +312,10 @@ def test_what_ctranslate2_cannot_do_is_refused(fresh, tmp_path):
     pytest.importorskip("ctranslate2", reason="the extra `ct2` is not installed")
     tall = fresh("gated")
     corpus = corpus_of(sentences(4), tmp_path)
+    start_from(tall[0], 0.1)
     with pytest.raises(ValueError, match="embedding of zeros"):
         translate(tall, corpus, tmp_path / "shards", backend="ctranslate2")
-    start_from_zeros(tall[0])
+    start_from(tall[0], 0)
     with pytest.raises(ValueError, match="does not know 'top_k'"):
         translate(tall, corpus, tmp_path / "shards", backend="ctranslate2", top_k=3)
     mbart = fresh("gated", "mbart50")
