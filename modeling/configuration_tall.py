@@ -88,6 +88,8 @@ class TALLConfig(PreTrainedConfig):
             Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`.
         trainable_only (`bool`, defaults to `False`):
             Set in a checkpoint that holds the trained adapters only; `tall_hf.load_light` loads it, nothing else does.
+        lora (`dict`, *optional*):
+            Set in a checkpoint with LoRA that is not merged; `tall_hf.training.lora.load_lora` loads it, nothing else does.
 
     Raises:
         ValueError: for an unknown switch value, a part of an unsupported type, or widths and heads that do not divide.
@@ -110,6 +112,7 @@ class TALLConfig(PreTrainedConfig):
     translation_generation_config: dict | None = None
     components: dict | None = None
     trainable_only: bool = False
+    lora: dict | None = None
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool | None = None

@@ -255,6 +255,11 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
                 "This checkpoint holds the trained adapters only, without the frozen parts they belong to. Load it with "
                 "`tall_hf.load_light(folder)` from the tall-hf package, then save it whole with `save_pretrained`."
             )
+        if config.lora:
+            raise ValueError(
+                "This checkpoint holds LoRA that is not merged into the frozen parts. Load it with "
+                "`tall_hf.training.lora.load_lora(folder)` from the tall-hf package, then merge and save it."
+            )
         super().__init__(config)
         # The head is tied if the composite says so, whatever the translator by itself would do.
         config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings

@@ -76,6 +76,15 @@ def test_switches_reach_the_configuration(part_folders):
     assert model.encoder.target_alignment.dropout.p == 0.3
 
 
+def test_an_unknown_switch_is_named(part_folders):
+    with pytest.raises((TypeError, ValueError), match="source_brigde"):
+        compose(**part_folders(), source_brigde="gated")
+    with pytest.raises(
+        ValueError, match="`source_bridge` must be one of .*'marian', 'gated', 'concat', 'none'.*'gate'"
+    ):
+        compose(**part_folders(), source_bridge="gate")
+
+
 def test_heads_that_do_not_divide_say_which_would(part_folders):
     with pytest.raises(ValueError, match="not divisible by 5 .*`bridge_attention_heads=4`"):
         compose(**part_folders(), bridge_attention_heads=5)
@@ -105,7 +114,7 @@ def test_parts_of_different_dtypes_become_one(part, part_folders, tmp_path, dtyp
     assert_equal_weights(model.encoder.translator, original)
 
 
-@pytest.mark.parametrize("dtype", ["int8", torch.int64, 32])
+@pytest.mark.parametrize("dtype", ["float33", "int8", torch.int64, 32])
 def test_a_dtype_must_be_a_floating_point_one(part_folders, dtype):
     with pytest.raises(ValueError, match=f"`dtype` must be a floating-point .*{dtype}"):
         compose(**part_folders(), dtype=dtype)

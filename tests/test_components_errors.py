@@ -73,6 +73,16 @@ def test_a_missing_weight_file(copies, role):
 
 
 @pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_truncated_weight_file(copies, role, share):
+    weights = copies[role] / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(OSError, match=f"{copies[role]}.* corrupted or incomplete"):
+        compose(**copies)
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_a_weight_that_is_missing(copies, role):
     weights = copies[role] / "model.safetensors"
     tensors = load_file(weights)
@@ -81,6 +91,13 @@ def test_a_weight_that_is_missing(copies, role):
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"{copies[role]} is not a whole checkpoint .*{name.split('.')[-2]}"):
         compose(**copies)
+
+
+@pytest.mark.parametrize(("role", "field"), [("lr_hr", "d_model"), ("llm", "hidden_size"), ("hr_lr", "d_model")])
+def test_weights_of_another_width(copies, role, field):
+    edit_config(copies[role], **{field: 48})
+    with pytest.raises(ValueError, match=f"{copies[role]} is not a whole checkpoint .*of another shape, such as"):
+        compose(**copies, bridge_attention_heads=4)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -17,6 +18,16 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 
 # What the paper samples the next token with; at most ten new tokens for a word (section on inference).
 PAPER_SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "max_new_tokens": 10}
+
+# The fields of TALLConfig that are a user's choice; the others describe the parts.
+SWITCHES = (
+    "source_bridge",
+    "source_fusion",
+    "alignment_hidden_size",
+    "alignment_dropout",
+    "bridge_attention_heads",
+    "initializer_range",
+)
 
 
 @dataclass(frozen=True)
@@ -89,13 +100,18 @@ def compose(
 
     Raises:
         OSError: for a part that cannot be found, or only has pickled weights.
+        TypeError: for an unknown switch.
         ValueError: for parts that do not fit together.
     """
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, None)
+    named_dtype, dtype = dtype, getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(
-            f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {dtype!r}."
+            f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {named_dtype!r}."
+        )
+    if unknown := set(config_switches) - set(SWITCHES):
+        raise TypeError(
+            f"Unknown argument {', '.join(map(repr, sorted(unknown)))}. Beside its own arguments, `compose` takes the "
+            f"switches of TALLConfig: {', '.join(SWITCHES)}."
         )
     specs = {"lr_hr": lr_hr, "llm": llm, "hr_lr": hr_lr}
     parts = {role: Component.resolve(spec, token) for role, spec in specs.items()}
@@ -143,8 +159,13 @@ def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
                 dtype=dtype,
                 token=token,
                 use_safetensors=None if allow_pickle else True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
+    except SafetensorError as error:
+        raise OSError(
+            f"The safetensors weights of {part.name_or_path} are corrupted or incomplete ({error}). Download them again."
+        ) from error
     except OSError as error:
         if allow_pickle or "safetensors" not in str(error):
             raise

@@ -211,3 +211,9 @@ def test_safetensors_header_lists_the_tied_head_once(saved):
     names = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
     assert "decoder.embed_tokens.weight" in names
     assert "lm_head.weight" not in names
+
+
+def test_a_checkpoint_with_lora_that_is_not_merged_is_refused():
+    config = TALLConfig(lora={"r": 4})
+    with pytest.raises(ValueError, match=r"load_lora\(folder\)"), torch.device("meta"):
+        TALLForCausalLM(config)

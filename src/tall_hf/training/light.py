@@ -4,14 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from tall_hf.components import compose
+from tall_hf.components import SWITCHES, compose
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -183,7 +182,7 @@ def load_light(
         )
     cast_frozen(model, getattr(torch, pins["frozen_dtype"]))
     check_pins(pins, frozen_fingerprint(model), folder)
-    if getattr(config, "lora", None):
+    if config.lora:
         add_lora(model, **config.lora)
     result = model.load_state_dict(load_file(folder / WEIGHTS_NAME), strict=False)
     check_loaded(result, model, folder)
@@ -226,27 +225,8 @@ def _pinned_spec(role: str, pins: dict) -> str:
     return part["name_or_path"] + (f"@{part['revision']}" if part.get("revision") else "")
 
 
-# What TALLConfig adds beside the switches: the parts, and what follows from them.
-_NOT_SWITCHES = {
-    "lr_hr_config",
-    "llm_config",
-    "hr_lr_config",
-    "translation_generation_config",
-    "components",
-    "trainable_only",
-    "use_cache",
-    "is_encoder_decoder",
-    "tie_word_embeddings",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "decoder_start_token_id",
-}
-
-
 def _switches(config: TALLConfig) -> dict:
-    own = {field.name for field in fields(TALLConfig)} & set(TALLConfig.__annotations__)
-    return {name: getattr(config, name) for name in sorted(own - _NOT_SWITCHES)}
+    return {name: getattr(config, name) for name in SWITCHES}
 
 
 def _check_switches(config: TALLConfig, wanted: TALLConfig, base) -> None:

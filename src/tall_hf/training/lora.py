@@ -59,7 +59,7 @@ def add_lora(
         ValueError: a setting is out of range, a name fits no layer, or the model has LoRA already.
     """
     _check_peft()
-    if getattr(model.config, "lora", None):
+    if model.config.lora:
         raise ValueError(
             f"The model has LoRA already ({model.config.lora}); merge it first, with `merge_lora(model)`."
         )
@@ -98,7 +98,7 @@ def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
         ValueError: there is no LoRA in the model, or a merged weight would not be finite.
     """
     _check_peft()
-    if not getattr(model.config, "lora", None):
+    if not model.config.lora:
         raise ValueError("The model has no LoRA to merge; `add_lora(model)` adds it.")
     for part in (model.encoder.llm, model.decoder):
         layers = {name: layer for name, layer in part.named_modules() if isinstance(layer, BaseTunerLayer)}
@@ -108,7 +108,7 @@ def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
             part.set_submodule(name, layer.get_base_layer())
         if layers:
             del part.peft_config
-    del model.config.lora
+    model.config.lora = None
     return model
 
 
@@ -125,10 +125,10 @@ def load_lora(folder: str | os.PathLike, **kwargs) -> TALLForCausalLM:
     """
     _check_peft()
     config = TALLConfig.from_pretrained(folder)
-    settings = getattr(config, "lora", None)
+    settings = config.lora
     if not settings:
         raise ValueError(f"{folder} has no LoRA that is not merged; load it with `TALLForCausalLM.from_pretrained`.")
-    del config.lora
+    config.lora = None
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # LoRA's weights have no place yet; what must have one is checked here
     try:
