@@ -1,5 +1,6 @@
 """The prepared folder: rows the collator takes, labels that spell the sentence, reruns that trust it, and its owner."""
 
+import errno
 import io
 import json
 import random
@@ -7,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from filelock import FileLock
 from rich.console import Console
 from typer.testing import CliRunner
@@ -157,6 +158,19 @@ def test_prepared_rows_open_for_their_own_model_only(run, fresh, tmp_path):
         model.encoder.translator.get_input_embeddings().weight[5, 0] += 1
     with pytest.raises(ValueError, match="translations in .* made by another translator .*Run `tall prepare`"):
         load_prepared(tmp_path / "data", model, processor)
+
+
+def test_a_disk_that_fills_up_behind_the_translations(run, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "save_to_disk", full)
+        with pytest.raises(OSError, match="The disk of .*data is full .* run the same command again"):
+            run(tmp_path / "data")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"shards", ".lock"}
+    monkeypatch.setattr(translation_module, "_backend", None)  # whoever translates fails
+    assert len(run(tmp_path / "data")["train"]) > 30
 
 
 def test_bad_outputs(run, tmp_path):

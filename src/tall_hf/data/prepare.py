@@ -96,7 +96,9 @@ def prepare(
             report = _read_report(output)
             if report is not None and report["fingerprints"] == fingerprints:
                 if state.is_main_process:
-                    console.print(f"{output} is prepared already: same text, same translator, same settings.")
+                    console.print(
+                        f"{output} is prepared already: same text, same translator, same settings.", soft_wrap=True
+                    )
             else:
                 translated = translate_corpus(
                     model,
