@@ -68,6 +68,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(start):
         "eval_steps": 2,
         "loss_curriculum": 0.7,
         "alignment_learning_rate": 2e-2,
+        "train_sampling_strategy": "group_by_length",
         "warmup_steps": 3,
     }
     _, expected, weights = start("undisturbed", settings=settings, dropout=True, evaluate=True)

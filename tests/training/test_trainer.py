@@ -39,8 +39,8 @@ def rows_through_head(model):
     return counts
 
 
-def test_two_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
-    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, weight_decay=0.1)
+def test_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
+    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, gate_learning_rate=5e-3, weight_decay=0.1)
     made.create_optimizer()
     names = {id(parameter): name for name, parameter in made.model.named_parameters()}
     rates, decays = {}, {}
@@ -49,7 +49,7 @@ def test_two_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
             rates[names[id(parameter)]], decays[names[id(parameter)]] = group["lr"], group["weight_decay"]
     assert rates.keys() == trainable_names(made.model)
     for name, rate in rates.items():
-        assert rate == (1e-2 if "_alignment." in name else 1e-3), name
+        assert rate == (1e-2 if "_alignment." in name else 5e-3 if name == "encoder.gate" else 1e-3), name
     assert (
         decays["encoder.source_alignment.up_proj.weight"]
         == decays["encoder.source_decoder.layers.0.fc1.weight"]
@@ -141,8 +141,9 @@ def test_a_frozen_layer_runs_twice_a_step_with_gradient_checkpointing(trainer):
     assert (len(calls[False]), len(calls[True])) == (1, 2)
 
 
-def test_frozen_parts_in_a_dtype_of_their_own(trainer):
-    made = trainer(frozen_dtype="bfloat16", eval_rows=4)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_frozen_parts_in_a_dtype_of_their_own(trainer, bf16):
+    made = trainer(frozen_dtype="bfloat16", eval_rows=4, bf16=bf16)
     made.train()
     for name, parameter in made.model.named_parameters():
         adapter = name.split(".")[1] in (
@@ -242,7 +243,7 @@ def test_without_matplotlib_training_ends_and_says_what_to_install(trainer, monk
 
 
 def test_length_groups_come_in_an_order_of_their_epoch(trainer):
-    made = trainer(rows=32)
+    made = trainer(rows=32, train_sampling_strategy="group_by_length")
     sampler = made._get_train_sampler()
     first = list(sampler)
     assert sorted(first) == list(range(32))

@@ -45,9 +45,6 @@ class TALLTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "End with the best checkpoint; whenever evaluating and saving go together, when not given."},
     )
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length (little padding), random or sequential."}
-    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Every adapter takes part in every step, so nothing need be looked for."}
     )
@@ -64,6 +61,10 @@ class TALLTrainingArguments(TrainingArguments):
     alignment_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Peak learning rate of the two dimension alignments; as the others if not given."},
+    )
+    gate_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of a gated bridge's gate, one number that has to move far; likewise."},
     )
     loss_positions: str = field(
         default="last_word", metadata={"help": "What is learned: last_token (the paper), last_word, last_n or all."}
@@ -119,6 +120,7 @@ class TALLTrainingArguments(TrainingArguments):
         _check_number("last_n", self.last_n, 1, whole=True)
         _check_number("learning_rate", self.learning_rate, 0)
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
+        _check_number("gate_learning_rate", self.gate_learning_rate, 0)
         _check_number("early_stopping_patience", self.early_stopping_patience, 1, whole=True)
         _check_number("loss_curriculum", self.loss_curriculum, 0)
         if self.loss_curriculum >= 1:

@@ -30,6 +30,7 @@ STATE_NAME = "trainer_state.json"
 PLOT_NAME = "training.png"
 _COLUMNS = ("input_ids", "llm_input_ids", "labels")
 _ALIGNMENTS = ("encoder.source_alignment.", "encoder.target_alignment.")
+_GATE = "encoder.gate"
 # What a resumed training must share with its checkpoint to be the same training.
 _RESUMED_ARGUMENTS = (
     "loss_positions",
@@ -41,6 +42,7 @@ _RESUMED_ARGUMENTS = (
     "max_steps",
     "learning_rate",
     "alignment_learning_rate",
+    "gate_learning_rate",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
     "warmup_steps",
@@ -214,6 +216,9 @@ class TALLTrainer(Trainer):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir} has no complete checkpoint to resume; train from the start.")
+        if self.is_fsdp_enabled and self.is_world_process_zero():
+            # Taken before the weights are spread over the processes.
+            self.frozen_pins = light.frozen_pins(self.model)
         if resume_from_checkpoint:
             self._check_settings(resume_from_checkpoint)
         result = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -225,22 +230,34 @@ class TALLTrainer(Trainer):
         return result
 
     def create_optimizer(self, model=None):
-        """AdamW over the trainable parameters: adapters and alignments, each with and without weight decay."""
-        if self.optimizer is not None or self.args.alignment_learning_rate is None:
-            return super().create_optimizer(model)
+        """AdamW over the trainable parameters, in groups by learning rate and weight decay."""
+        if self.optimizer is not None:
+            return self.optimizer
         optimizer = super().create_optimizer(model)
-        named = (self.model if model is None else model).named_parameters()
-        aligning = {id(parameter) for name, parameter in named if _is_alignment(name)}
+        names = {
+            id(parameter): name for name, parameter in (self.model if model is None else model).named_parameters()
+        }
         groups = []
         for group in optimizer.param_groups:
-            alignments = [parameter for parameter in group["params"] if id(parameter) in aligning]
-            adapters = [parameter for parameter in group["params"] if id(parameter) not in aligning]
-            if adapters:
-                groups.append({**group, "params": adapters})
-            if alignments:
-                groups.append({**group, "params": alignments, "lr": self.args.alignment_learning_rate})
+            by_rate = {}
+            for parameter in group["params"]:
+                by_rate.setdefault(self._learning_rate_of(names[id(parameter)]), []).append(parameter)
+            groups += [{**group, "params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
         optimizer.param_groups[:] = groups
         return optimizer
+
+    def _learning_rate_of(self, name: str) -> float:
+        name = name.removeprefix("module.")
+        rate = None
+        if name.startswith(_ALIGNMENTS):
+            rate = self.args.alignment_learning_rate
+        elif name == _GATE:
+            rate = self.args.gate_learning_rate
+        return self.args.learning_rate if rate is None else rate
+
+    def get_decay_parameter_names(self, model):
+        # Decay would close the gate, whatever it has learned.
+        return [name for name in super().get_decay_parameter_names(model) if name.removeprefix("module.") != _GATE]
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -384,10 +401,6 @@ def last_word_metrics(evaluation) -> dict[str, float]:
         "token_accuracy": float(right[learned].mean()),
         "token_loss": float(losses[learned].astype("float64").mean()),
     }
-
-
-def _is_alignment(name: str) -> bool:
-    return name.removeprefix("module.").startswith(_ALIGNMENTS)
 
 
 def _row_lengths(dataset) -> list[int]:
