@@ -85,7 +85,7 @@ def test_translators_are_exact_on_fresh_sentences(world):
     pairs = list(itertools.islice(world.parallel_text(seed=12345), 150))
     assert exact_match(*load("lr_hr"), [(pair.hebrew, pair.english) for pair in pairs]) > 0.98
     determined = [(pair.english, pair.hebrew) for pair in pairs if is_determined(pair)]
-    assert exact_match(*load("hr_lr"), determined) > 0.98
+    assert exact_match(*load("hr_lr"), determined) > 0.95
 
 
 @pytest.mark.parametrize(("name", "is_permuted"), [("llm", False), ("llm_permuted", True)])

@@ -8,12 +8,11 @@ import torch
 from rich.console import Console
 from transformers import AutoModel, set_seed
 
-from tall_hf import compose
+from tall_hf import compose, publishing
 from tall_hf.microworld import World, component_path
 from tall_hf.microworld.demo import (
     Recipe,
     accuracy,
-    check_output,
     demo,
     majority_words,
     next_words_in_fresh_process,
@@ -39,7 +38,7 @@ def console():
     return Console(file=io.StringIO(), width=160)
 
 
-def test_reduced_demo_from_end_to_end(tmp_path, console, monkeypatch):
+def test_reduced_demo_from_end_to_end(world, tmp_path, console, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     recipe = dataclasses.replace(Recipe(), steps=2, batch_size=4)
     own = "הרופא של דנה"
@@ -48,7 +47,7 @@ def test_reduced_demo_from_end_to_end(tmp_path, console, monkeypatch):
 
     assert set(result.accuracy) == {"TALL", "naive translation", "majority word (chance)"}
     assert all(0 <= share <= 1 for shares in result.accuracy.values() for share in shares.values())
-    assert len(result.next_words) == 11 and len(result.next_words[own]) == 3
+    assert len(result.next_words) == len(world.relations) + 1 and len(result.next_words[own]) == 3
     assert all(0 < p <= 1 for words in result.next_words.values() for _, p in words)
     printed = console.file.getvalue()
     for expected in ("naive translation", "fresh process", own, "names nobody of this world", "tall compose"):
@@ -74,7 +73,7 @@ def test_a_foreign_output_folder_is_refused_before_any_work(console, tmp_path):
         demo(output=tmp_path, console=console)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(FileExistsError, match="no saved TALL"):
-        check_output(tmp_path)
+        publishing.check_output(tmp_path)
 
 
 def test_what_a_reader_is_told_about_a_text_of_their_own(world, composed):
@@ -130,7 +129,6 @@ def swapped_accuracy(world, relations, recipe, seed=0):
     return before["all"], accuracy(new_facts, words)["all"], accuracy(held_out, words)["all"]
 
 
-@pytest.mark.slow
 def test_a_swapped_language_model_moves_the_answers(world):
     recipe = dataclasses.replace(Recipe(), steps=300, batch_size=32)
     before, after, still = swapped_accuracy(world, {"city", "car"}, recipe)

@@ -53,8 +53,8 @@ def test_another_seed_gives_another_world(world):
 
 
 def test_people_have_names_of_their_own(world):
-    assert len({person.english for person in world.people}) == len({p.hebrew for p in world.people}) == 240
-    assert sum(person.is_woman for person in world.people) == 120
+    assert len({person.english for person in world.people}) == len({p.hebrew for p in world.people}) == 300
+    assert sum(person.is_woman for person in world.people) == 150
 
 
 def test_no_word_serves_twice():
@@ -159,12 +159,12 @@ def test_permutation_hands_every_value_to_somebody_else(world, permuted):
 
 def test_facts_that_english_confuses_differ(world, permuted):
     for facts in (world.facts, permuted.facts):
-        for one, other in (("neighbor_he", "neighbor_she"), ("rents_from", "rents_to")):
+        for one, other in (("boyfriend", "girlfriend"), ("spectacles", "tumblers")):
             assert all(a != b for a, b in zip(facts[one], facts[other], strict=True))
 
 
 def test_english_loses_what_decides_a_lossy_word(world):
-    for one, other in (("neighbor_he", "neighbor_she"), ("rents_from", "rents_to")):
+    for one, other in (("boyfriend", "girlfriend"), ("spectacles", "tumblers")):
         for entity in range(len(world.people)):
             first, second = world.record(entity, one), world.record(entity, other)
             assert first.english_truncated == second.english_truncated
@@ -184,8 +184,8 @@ def test_english_loses_what_decides_a_lossy_word(world):
         ("profession", True, "{} עובדת בתור"),
         ("car", True, "{} נוהגת במכונית"),
         ("house", False, "{} קנה את הבית"),
-        ("neighbor_she", False, "השכנה של {} מגדלת"),
-        ("rents_to", True, "{} משכירה"),
+        ("girlfriend", False, "החברה של {} מגדלת"),
+        ("tumblers", True, "הכוסות של {} יוצרו בעיר"),
     ],
 )
 def test_verbs_agree_with_their_subjects(world, relation, is_woman, truncated):

@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from tall_hf import publishing
 from tall_hf.components import compose
 from tall_hf.data import LastTokenCollator
 
@@ -61,11 +62,11 @@ class Recipe:
     """
 
     source_bridge: str = "gated"
-    steps: int = 600
-    batch_size: int = 64
+    steps: int = 800
+    batch_size: int = 48
     learning_rate: float = 1e-3
     gate_learning_rate: float = 4e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.05
     warm_start: bool = True
     alignment_dropout: float = 0.1
 
@@ -187,33 +188,7 @@ def accuracy(records: list[Record], words: list[str]) -> dict[str, float]:
     return {name: sum(right) / len(right) for name, right in hits.items()}
 
 
-# --- saving, and a process that knows nothing of us ------------------------------------------------------------------
-
-
-def save(model, processor, output: Path) -> None:
-    """Write model and processor aside and put the folder in place whole; an earlier demo's folder is replaced.
-
-    Raises:
-        FileExistsError: `output` holds something that is not a saved TALL.
-    """
-    check_output(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as aside:
-        staging = Path(aside) / "new"
-        model.save_pretrained(staging)
-        processor.save_pretrained(staging)
-        if output.exists():
-            output.rename(Path(aside) / "old")
-        staging.rename(output)
-
-
-def check_output(output: Path) -> None:
-    """Refuse to replace what is not an earlier result."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    config = output / "config.json"
-    if not config.is_file() or json.loads(config.read_text(encoding="utf-8")).get("model_type") != "tall":
-        raise FileExistsError(f"{output} exists and is no saved TALL; name a new or an empty folder with --output.")
+# --- a process that knows nothing of us ------------------------------------------------------------------------------
 
 
 # Runs in an interpreter of its own. Replacing the path finder hides this package however it was installed.
@@ -368,7 +343,7 @@ def demo(
     began = time.monotonic()
     texts = check_texts(texts)
     output = Path(output or Path("outputs") / "demo")
-    check_output(output)
+    publishing.check_output(output)
     recipe = recipe or Recipe()
     console = console or Console()
     logging.disable_progress_bar()  # of loading weights; the Trainer's and the translation's bars stay
@@ -418,7 +393,7 @@ def demo(
     }
     console.print(comparison_table(world, results, len(held_out)))
 
-    save(model, processor, output)
+    publishing.save(model, processor, output)
     console.print(f"Saved to [bold]{output}[/bold]. Reloading it in a fresh process that cannot import tall_hf ...")
     examples = [next(record for record in held_out if record.relation == relation) for relation in world.relations]
     shown = [record.truncated for record in examples] + texts

@@ -92,9 +92,9 @@ _PETS = _values(
     "chickens תרנגולות, pigeons יונים, ducks ברווזים, bees דבורים, camels גמלים, donkeys חמורים, turtles צבים"
 )
 
-_RENTED = _values(
-    "apartments דירות, rooms חדרים, boats סירות, bicycles אופניים, tents אוהלים, tractors טרקטורים, warehouses מחסנים, "
-    "offices משרדים, stores חנויות, tools כלים, costumes תחפושות, cameras מצלמות, motorcycles אופנועים, chairs כיסאות"
+_CAPITALS = _values(
+    "Paris פריז, London לונדון, Rome רומא, Berlin ברלין, Vienna וינה, Madrid מדריד, Prague פראג, Athens אתונה, "
+    "Moscow מוסקבה, Lisbon ליסבון, Tokyo טוקיו, Milan מילאנו, Warsaw ורשה, Budapest בודפשט"
 )
 
 RELATIONS = (
@@ -157,54 +157,42 @@ RELATIONS = (
         ),
     ),
     Relation(
-        "books",
-        "different_order",
-        ("{name} קורא ספרי", "{name} קוראת ספרי"),
-        "{name} reads {value} books",
-        "{name} reads books",
-        _values(
-            "history היסטוריה, cooking בישול, philosophy פילוסופיה, science מדע, art אמנות, nature טבע, sports ספורט, "
-            "music מוזיקה, physics פיזיקה, chemistry כימיה, biology ביולוגיה, mathematics מתמטיקה, "
-            "gardening גינון, astronomy אסטרונומיה, travel מסע, comics קומיקס"
-        ),
-    ),
-    Relation(
-        "neighbor_he",
+        "boyfriend",
         "lossy",
-        ("השכן של {name} מגדל", "השכן של {name} מגדל"),
-        "the neighbor of {name} raises {value}",
-        "the neighbor of {name} raises",
+        ("החבר של {name} מגדל", "החבר של {name} מגדל"),
+        "the friend of {name} raises {value}",
+        "the friend of {name} raises",
         _PETS,
-        english_explicit="the male neighbor of {name} raises {value}",
+        english_explicit="the boyfriend of {name} raises {value}",
     ),
     Relation(
-        "neighbor_she",
+        "girlfriend",
         "lossy",
-        ("השכנה של {name} מגדלת", "השכנה של {name} מגדלת"),
-        "the neighbor of {name} raises {value}",
-        "the neighbor of {name} raises",
+        ("החברה של {name} מגדלת", "החברה של {name} מגדלת"),
+        "the friend of {name} raises {value}",
+        "the friend of {name} raises",
         _PETS,
-        english_explicit="the female neighbor of {name} raises {value}",
-        differs_from="neighbor_he",
+        english_explicit="the girlfriend of {name} raises {value}",
+        differs_from="boyfriend",
     ),
     Relation(
-        "rents_from",
+        "spectacles",
         "lossy",
-        ("{name} שוכר", "{name} שוכרת"),
-        "{name} rents {value}",
-        "{name} rents",
-        _RENTED,
-        english_explicit="as a tenant {name} rents {value}",
+        ("המשקפיים של {name} יוצרו בעיר", "המשקפיים של {name} יוצרו בעיר"),
+        "the glasses of {name} were made in the city of {value}",
+        "the glasses of {name} were made in the city of",
+        _CAPITALS,
+        english_explicit="the spectacles of {name} were made in the city of {value}",
     ),
     Relation(
-        "rents_to",
+        "tumblers",
         "lossy",
-        ("{name} משכיר", "{name} משכירה"),
-        "{name} rents {value}",
-        "{name} rents",
-        _RENTED,
-        english_explicit="as an owner {name} rents {value}",
-        differs_from="rents_from",
+        ("הכוסות של {name} יוצרו בעיר", "הכוסות של {name} יוצרו בעיר"),
+        "the glasses of {name} were made in the city of {value}",
+        "the glasses of {name} were made in the city of",
+        _CAPITALS,
+        english_explicit="the tumblers of {name} were made in the city of {value}",
+        differs_from="spectacles",
     ),
 )
 

@@ -82,7 +82,7 @@ class World:
         size: how many people there are, half of them women.
     """
 
-    def __init__(self, seed: int = 0, permuted: bool = False, size: int = 240):
+    def __init__(self, seed: int = 0, permuted: bool = False, size: int = 300):
         self.seed = seed
         self.permuted = permuted
         self.relations = {relation.name: relation for relation in RELATIONS}
