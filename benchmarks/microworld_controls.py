@@ -113,7 +113,7 @@ def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
 
 def report(world: World, runs: list[dict], seeds: int) -> str:
     """The markdown table of all seeds together, and whether the controls stay at chance."""
-    columns = [*VARIANTS, SWAPPED]
+    columns = [column for column in (*VARIANTS, SWAPPED) if any(column in run for run in runs)]
     lines = [
         "| relation | kind | questions | chance | " + " | ".join(columns) + " |",
         "|---" * (4 + len(columns)) + "|",
@@ -131,7 +131,9 @@ def report(world: World, runs: list[dict], seeds: int) -> str:
             cells.append(f"{right / asked:.3f} [{low:.3f}, {high:.3f}]")
             if column in ("random LLM", "no LLM") and not (low <= chance <= high or high < 2 * chance):
                 too_good.append(f"{column} on {name}")
-        lines.append(f"| {name} | {relation.kind} | {totals['gated'][1]} | {chance:.3f} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {name} | {relation.kind} | {totals[columns[0]][1]} | {chance:.3f} | " + " | ".join(cells) + " |"
+        )
     verdict = "Every control's interval contains chance or lies below twice it."
     if too_good:
         verdict = f"Controls whose interval neither contains chance nor lies below twice it: {', '.join(too_good)}."
@@ -147,6 +149,7 @@ def write(path: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="how many splits (default: 5)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="which (default: all)")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help=f"training steps (default: {Recipe.steps})")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--output", type=Path, default=Path("outputs/microworld_controls"), help="folder for the runs")
@@ -161,7 +164,7 @@ def main() -> None:
     translations: dict[str, str] = {}
     runs = []
     for seed in range(options.seeds):
-        for variant in VARIANTS:
+        for variant in options.variants:
             settings = {"variant": variant, "seed": seed, "recipe": dataclasses.asdict(recipe)}
             path = options.output / f"{variant.replace(' ', '_')}-{seed}.json"
             if path.exists():

@@ -275,7 +275,7 @@ def predict(
 ):
     """List the most probable next words of sentences.
 
-    Example: tall predict outputs/demo "דנה לוי גרה בעיר"
+    Example: tall predict outputs/demo "מנשה אזולאי גר בעיר"
     """
     console = Console()
     with _UserErrors():
@@ -300,7 +300,7 @@ def demo(
 ):
     """Compose, train, compare, save and reload a small TALL, offline, in minutes on a laptop.
 
-    Example: tall demo --text "דנה לוי גרה בעיר"
+    Example: tall demo --text "מנשה אזולאי גר בעיר"
     """
     with _UserErrors():
         run_demo(texts=text, output=output, seed=seed)
