@@ -199,21 +199,27 @@ class TALLConfig(PreTrainedConfig):
 
     @property
     def max_source_length(self) -> int:
-        """Longest source sentence, in tokens of the LR→HR translator."""
-        return self.lr_hr_config.max_position_embeddings
+        """Longest source sentence, in tokens of the LR→HR translator; in `"concat"` it leaves the LLM half its positions."""
+        positions = self.lr_hr_config.max_position_embeddings
+        if self.source_bridge == "concat" and self._llm_positions is not None:
+            return min(positions, self._llm_positions // 2)
+        return positions
 
     @property
     def max_translation_length(self) -> int:
         """Longest translation, in tokens of the LLM, that the LLM and both custom transformers have positions for."""
-        text_config = self.llm_config.get_text_config()
-        llm_positions = getattr(text_config, "max_position_embeddings", None)  # BLOOM's ALiBi has no table
         tables = [self.hr_lr_config.max_position_embeddings]
         if self.source_bridge in ("marian", "gated"):
             tables.append(self.lr_hr_config.max_position_embeddings)
-        if llm_positions is not None:
-            reserved = self.max_source_length if self.source_bridge == "concat" else 0
-            tables.append(llm_positions - reserved if llm_positions > reserved else llm_positions // 2)
+        if self._llm_positions is not None:
+            taken = self.max_source_length if self.source_bridge == "concat" else 0
+            tables.append(self._llm_positions - taken)
         return min(tables)
+
+    @property
+    def _llm_positions(self) -> int | None:
+        # BLOOM's ALiBi has no table.
+        return getattr(self.llm_config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def max_target_length(self) -> int:

@@ -55,8 +55,10 @@ class TALLPreTrainedModel(PreTrainedModel):
             ValueError: for `use_safetensors=False`.
             OSError: for a checkpoint without safetensors weights, or with corrupted ones.
         """
-        if kwargs.setdefault("use_safetensors", True) is False:
-            raise ValueError("A TALL is read from safetensors only: leave out `use_safetensors=False`.")
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError(
+                f"A TALL is read from safetensors only: leave out `use_safetensors={kwargs['use_safetensors']}`."
+            )
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         except Exception as error:
@@ -214,7 +216,7 @@ class TALLEncoder(TALLPreTrainedModel):
             use_cache=False,
         ).last_hidden_state
         if self.config.source_bridge == "gated":
-            return embeddings + torch.tanh(self.gate) * self.embedding_std * decoded
+            return embeddings + (torch.tanh(self.gate) * self.embedding_std).to(decoded.device) * decoded
         return decoded
 
     def read_with_llm(
@@ -233,7 +235,7 @@ class TALLEncoder(TALLPreTrainedModel):
         # Source and translation become one sequence without a hole, so that positions count tokens and not padding.
         joint_mask, joint = squeeze_padding(
             torch.cat([source_mask, llm_mask], dim=1),
-            torch.cat([self.embedding_std * source_states, embeddings], dim=1),
+            torch.cat([self.embedding_std.to(source_states.device) * source_states, embeddings], dim=1),
         )
         joint = _in_dtype_of(self.llm, joint)
         joint_states = self.llm(inputs_embeds=joint, attention_mask=joint_mask, use_cache=False).last_hidden_state
@@ -428,7 +430,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             if self.training and not torch.compiler.is_compiling():
                 learned = labels != -100
                 hidden_states, labels = hidden_states[learned], labels[learned]
-        logits = self.lm_head(hidden_states) + self.final_logits_bias
+        logits = self.lm_head(hidden_states)
+        logits = logits + self.final_logits_bias.to(logits.device)
 
         loss = None if labels is None else _label_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
@@ -460,16 +463,19 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         correction = self._target_positions(rows) - self._target_positions(columns)
         # Marian multiplies the embeddings it is given by its scale before it adds the positions.
         scale = self.decoder.embed_scale if self.config.hr_lr_config.model_type == "marian" else 1.0
-        return embeddings + (correction / scale).to(embeddings.dtype)
+        return embeddings + (correction / scale).to(embeddings)
 
     def _target_positions(self, positions: torch.LongTensor) -> torch.Tensor:
         """Rows of the decoder's position table, as its own family looks them up."""
         table = self.decoder.embed_positions
         if self.config.hr_lr_config.model_type == "m2m_100":
-            return table.weights[positions + table.padding_idx + 1]
-        if self.config.hr_lr_config.model_type == "mbart":
-            return table.weight[positions + table.offset]
-        return table.weight[positions]
+            rows, offset = table.weights, table.padding_idx + 1
+        elif self.config.hr_lr_config.model_type == "mbart":
+            rows, offset = table.weight, table.offset
+        else:
+            rows, offset = table.weight, 0
+        # With a device map the table may lie elsewhere than the ids.
+        return rows[positions.to(rows.device) + offset]
 
     def parameter_table(self) -> list[tuple[str, int, int, int]]:
         """Count parameters as the paper's Tables 2 to 4 do; works on the meta device.
@@ -599,7 +605,8 @@ def _freeze(part: nn.Module):
 
 def _in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:
     """States as `part` computes: the frozen parts may be kept in a dtype of their own."""
-    return states.to(next(weight.dtype for weight in part.parameters() if weight.is_floating_point()))
+    # A replica of nn.DataParallel has no parameters; it computes as it is fed.
+    return states.to(next((weight.dtype for weight in part.parameters() if weight.is_floating_point()), states.dtype))
 
 
 def _label_loss(logits, labels, num_items_in_batch):
@@ -612,6 +619,8 @@ def _label_loss(logits, labels, num_items_in_batch):
     loss = nn.functional.cross_entropy(
         logits.float().view(-1, logits.shape[-1]), labels.to(logits.device).flatten(), reduction=reduction
     )
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
     return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 

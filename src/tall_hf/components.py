@@ -211,7 +211,10 @@ def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     if hasattr(writer, "final_logits_bias"):  # M2M100 has none
         state_dict["final_logits_bias"] = writer.final_logits_bias
     if config.source_bridge in ("gated", "concat"):
-        embeddings = models["llm"].get_input_embeddings().weight.detach()
+        embed_tokens = models["llm"].get_input_embeddings()
+        with torch.no_grad():
+            # What the layer gives, not its weights: Gemma's scales them.
+            embeddings = embed_tokens(torch.arange(embed_tokens.num_embeddings, device=embed_tokens.weight.device))
         state_dict["encoder.embedding_std"] = embeddings.float().std().to(embeddings.dtype).reshape(1)
     return state_dict
 

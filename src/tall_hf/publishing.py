@@ -21,9 +21,15 @@ def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.Path
         staging = Path(aside) / "new"
         model.save_pretrained(staging)
         processor.save_pretrained(staging)
+        old = Path(aside) / "old"
         if folder.exists():
-            folder.rename(Path(aside) / "old")
-        staging.rename(folder)
+            folder.rename(old)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     return folder
 
 

@@ -9,7 +9,7 @@ from tall_hf import LastTokenCollator
 class Tokenizer:
     """Ids 0 to 3 are special, 10 to 19 begin a word, 20 to 29 continue one."""
 
-    all_special_ids = (0, 1, 2, 3)
+    eos_token_id = 0
 
     def __init__(self, pad_token_id):
         self.pad_token_id = pad_token_id
@@ -136,9 +136,9 @@ def test_a_missing_column_is_named(name):
         LastTokenCollator(Processor())([row])
 
 
-@pytest.mark.parametrize("labels", [[], [0], [2, 0]])
+@pytest.mark.parametrize("labels", [[], [0], [3, 0]])
 def test_a_target_without_words_is_refused(labels):
-    with pytest.raises(ValueError, match="`labels` hold no token but special ones"):
+    with pytest.raises(ValueError, match="`labels` hold no token but the end's"):
         LastTokenCollator(Processor())([LONG, {**LONG, "labels": labels}])
 
 

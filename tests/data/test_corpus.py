@@ -27,7 +27,7 @@ texts = st.text(st.sampled_from(ALPHABET), max_size=40) | st.text(max_size=40)
         ("\u202bשלום\u202c \u200fעולם\u200e", "שלום עולם"),  # embedding and marks of direction
         ("\u2067שלום\u2069", "שלום"),  # isolate
         ("\ufeffשלום", "שלום"),
-        ("שלום\u200bעולם", "שלוםעולם"),
+        ("שלום\u200bעולם", "שלום עולם"),
         ("שלום\u00a0עולם", "שלום עולם"),
         ("שלום\x00עולם\x07", "שלום עולם"),
         ("e\u0301cole", "école"),

@@ -211,4 +211,6 @@ def test_lengths_follow_from_the_position_tables():
     # BLOOM has no position table, and a joint sequence of source and translation has to fit the LLM's.
     assert TALLConfig(llm_config={"model_type": "bloom", "hidden_size": 1024}).max_translation_length == 512
     short = {"model_type": "gpt2", "n_embd": 64, "n_positions": 1100}
-    assert TALLConfig(llm_config=short, source_bridge="concat").max_translation_length == 1100 - 1024
+    # Source and translation share the LLM's positions in a concatenation.
+    shared = TALLConfig(llm_config=short, source_bridge="concat")
+    assert (shared.max_source_length, shared.max_translation_length) == (550, 512)

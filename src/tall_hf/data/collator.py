@@ -65,13 +65,13 @@ class LastTokenCollator:
         return batch
 
     def _target(self, row) -> list[int]:
-        """A row's target without the special tokens a tokenizer may have put behind it, its end kept if too long."""
+        """A row's target without an end or padding that a tokenizer may have put behind it, its end kept if too long."""
         target = _column(row, "labels")
-        special = self.processor.tokenizer.all_special_ids
-        while target and target[-1] in special:
+        tokenizer = self.processor.tokenizer
+        while target and target[-1] in (tokenizer.eos_token_id, tokenizer.pad_token_id):
             target.pop()
         if not target:
-            raise ValueError("A row's `labels` hold no token but special ones, so there is nothing to learn from it.")
+            raise ValueError("A row's `labels` hold no token but the end's, so there is nothing to learn from it.")
         if self.processor.max_target_length is not None:
             # The last target token is predicted and never read.
             longest = self.processor.max_target_length - len(self.processor.decoder_start_token_ids) + 1

@@ -34,9 +34,9 @@ _LOADERS = {
     ".ndjson": ("json", {}),
 }
 
-# The property Bidi_Control, then what is invisible and joins nothing: soft hyphen, zero-width space, word joiner, byte
+# The property Bidi_Control, then what is invisible and joins nothing: soft hyphen, word joiner, byte
 # order mark, emoji presentation. The zero-width joiners are letters' business in Persian and in India, and stay inside words.
-_INVISIBLE = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u00ad\u200b\u2060\ufeff\ufe0e\ufe0f"
+_INVISIBLE = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u00ad\u2060\ufeff\ufe0e\ufe0f"
 _JOINERS = "\u200c\u200d"
 # Points and cantillation marks, not the punctuation between them (maqaf, paseq, sof pasuq, nun hafukha).
 _NIQQUD = "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
@@ -142,7 +142,8 @@ def normalize(text: str, strip_niqqud: bool = False) -> str:
     symbols (Unicode category So, the degree sign aside), with `strip_niqqud` Hebrew points. Removed where they stand alone:
     signs of mark-up such as `*`, `|` and `•`. Runs of white space become one space. Applied twice it changes nothing more.
     """
-    text = _INVISIBLE_PATTERN.sub("", text)
+    # The zero-width space is where Khmer, Lao or Thai text shows that a word ends.
+    text = _INVISIBLE_PATTERN.sub("", text.replace("\u200b", " "))
     text = "".join(" " if _is_stray(char) else char for char in text)
     text = unicodedata.normalize("NFC", text)
     if strip_niqqud:
