@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging
 
+from tall_hf.components import SWITCHES
 from tall_hf.data import LastTokenCollator
 from tall_hf.modeling.processing_tall import TALLProcessor
 
@@ -309,10 +310,13 @@ class TALLTrainer(Trainer):
         settings |= {
             name: str(getattr(settings[name], "value", settings[name])) for name in ("lr_scheduler_type", "optim")
         }
+        config = self.accelerator.unwrap_model(self.model).config
         return {
             "train_dataset": dataset_fingerprint(self.train_dataset),
             "batch_size": self._step_batch_size,
             **settings,
+            **{name: getattr(config, name) for name in SWITCHES},
+            "lora": config.lora,
             "trained_weights": sorted(light.trainable_names(self.accelerator.unwrap_model(self.model))),
             "frozen_parts": self.frozen_pins["fingerprint"],
         }
