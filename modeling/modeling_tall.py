@@ -302,6 +302,11 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
                         layer.training = True
         return self
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the adapters. Frozen parts may be kept in a smaller one, to which a reload must not round them."""
+        return self.encoder.target_alignment.up_proj.weight.dtype
+
     def get_encoder(self, modality=None):
         return self.encoder
 

@@ -175,12 +175,6 @@ def test_pickled_weights_are_refused(saved):
         TALLForCausalLM.from_pretrained(folder)
 
 
-def test_pickled_weights_cannot_be_asked_for(saved):
-    _, _, folder = saved("gated")
-    with pytest.raises(ValueError, match="read from safetensors only"):
-        TALLForCausalLM.from_pretrained(folder, use_safetensors=False)
-
-
 def test_a_checkpoint_of_adapters_alone_says_how_to_load_it(saved):
     _, _, folder = saved("gated")
     config = TALLConfig.from_pretrained(folder)
@@ -217,3 +211,33 @@ def test_a_checkpoint_with_lora_that_is_not_merged_is_refused():
     config = TALLConfig(lora={"r": 4})
     with pytest.raises(ValueError, match=r"load_lora\(folder\)"), torch.device("meta"):
         TALLForCausalLM(config)
+
+
+def test_adapters_are_not_rounded_to_the_frozen_parts_dtype(fresh, bridge, tmp_path):
+    model, _ = fresh(bridge)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for part in (model.encoder.translator, model.encoder.llm, model.decoder, model.lm_head):
+        part.to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    loaded = TALLForCausalLM.from_pretrained(tmp_path).state_dict()
+    for name, weight in model.state_dict().items():
+        if name in trained:
+            assert torch.equal(loaded[name], weight), name
+
+
+@pytest.mark.parametrize("use_safetensors", [False, None])
+def test_no_way_of_asking_reads_pickled_weights(saved, use_safetensors):
+    _, _, folder = saved("gated")
+    with pytest.raises(ValueError, match="read from safetensors only"):
+        TALLForCausalLM.from_pretrained(folder, use_safetensors=use_safetensors)
+
+
+def test_a_data_parallel_replica_has_no_parameters_and_computes(fresh, bridge):
+    model, processor = fresh(bridge)
+    inputs = batch(random_rows(model, processor))
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        decoder = model.decoder
+        # What nn.DataParallel's replicas look like to code that asks for parameters.
+        decoder.parameters = lambda: iter(())
+        assert torch.equal(model(**inputs).logits, expected)
