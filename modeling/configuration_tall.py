@@ -173,6 +173,11 @@ class TALLConfig(PreTrainedConfig):
                     f"`{name}` is of type {model_type!r}; supported translators are {', '.join(TRANSLATOR_TYPES)} "
                     "(NLLB checkpoints are of type m2m_100)."
                 )
+        if self.llm_config.is_encoder_decoder:
+            raise ValueError(
+                f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "
+                "language model, such as Qwen2, Llama or BLOOM."
+            )
         if self.source_bridge in ("marian", "gated"):
             self._check_bridge_heads()
 

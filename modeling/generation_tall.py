@@ -1,6 +1,7 @@
 """TALLTextMixin: what a TALL does from text to text - translate, the next words with probabilities, completion."""
 
 import copy
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,29 @@ if TYPE_CHECKING:
 _TRAILING_PUNCTUATION = ".,"
 # Probability of the unfinished words below which looking further cannot change an answer that anybody reads.
 _NEGLIGIBLE = 1e-4
+_NOT_FOR_COMPLETE = {
+    "num_return_sequences",
+    "return_dict_in_generate",
+    "generation_config",
+    "stopping_criteria",
+    "max_length",
+}
+
+
+def _answering(method):
+    """Run a method without gradients and in evaluation mode, whatever mode a training has left the model in."""
+
+    @functools.wraps(method)
+    @torch.no_grad()
+    def answering(self, *args, **kwargs):
+        was_training = self.training
+        self.eval()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.train(was_training)
+
+    return answering
 
 
 class WordCountCriteria(StoppingCriteria):
@@ -33,7 +57,7 @@ class WordCountCriteria(StoppingCriteria):
 class TALLTextMixin:
     """Text in, text out, for TALLForCausalLM; every method takes the model's TALLProcessor."""
 
-    @torch.no_grad()
+    @_answering
     def translate(self, texts: str | list[str], processor: "TALLProcessor", **generation_kwargs) -> list[str]:
         """Translate with the whole frozen LR→HR translator, under its own generation settings.
 
@@ -55,7 +79,7 @@ class TALLTextMixin:
                 translations[i] = translation
         return translations
 
-    @torch.no_grad()
+    @_answering
     def next_words(
         self,
         texts: str | list[str],
@@ -140,7 +164,7 @@ class TALLTextMixin:
             cache.reorder_cache((parents + row_offsets).flatten())
         return [sorted(words.items(), key=lambda item: (-item[1], item[0]))[:top_k] for words in found]
 
-    @torch.no_grad()
+    @_answering
     def complete(
         self,
         texts: str | list[str],
@@ -168,6 +192,11 @@ class TALLTextMixin:
         if max_words < 0 or refresh_words < 0:
             raise ValueError(
                 f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}."
+            )
+        if refused := set(generation_kwargs) & _NOT_FOR_COMPLETE:
+            raise TypeError(
+                f"`complete` gives one text for each and does not take {', '.join(map(repr, sorted(refused)))}; call "
+                "`generate` for that."
             )
         unfinished, words_left = list(range(len(texts))), max_words
         while unfinished and words_left > 0:

@@ -61,6 +61,13 @@ class TALLPreTrainedModel(PreTrainedModel):
             )
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except OSError as error:
+            if "model.safetensors" not in str(error):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no safetensors weights, and a TALL reads no others: pickled ones are "
+                f"refused. Save the model again with `save_pretrained`. ({error})"
+            ) from error
         except Exception as error:
             # The package of that error is not imported here: see the first lines of this file.
             if type(error).__name__ != "SafetensorError":
@@ -262,6 +269,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
                 "This checkpoint holds LoRA that is not merged into the frozen parts. Load it with "
                 "`tall_hf.training.lora.load_lora(folder)` from the tall-hf package, then merge and save it."
             )
+        config.validate_tall()  # `from_pretrained` may have been given another switch
         super().__init__(config)
         # The head is tied if the composite says so, whatever the translator by itself would do.
         config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings
@@ -463,6 +471,11 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         embeddings = self.decoder.get_input_embeddings()(input_ids)
         if attention_mask is None:
             return embeddings
+        if attention_mask.shape != (input_ids.shape[0], past_length + length):
+            raise ValueError(
+                f"`decoder_attention_mask` of shape {tuple(attention_mask.shape)} does not fit: it covers cached and new "
+                f"tokens, {(input_ids.shape[0], past_length + length)}."
+            )
         columns = torch.arange(past_length, past_length + length, device=input_ids.device)
         rows = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
         correction = self._target_positions(rows) - self._target_positions(columns)
@@ -536,6 +549,12 @@ def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor)
     if attention_mask is None:
         attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
         return attention_mask, *tensors
+    for tensor in tensors:
+        if attention_mask.shape != tensor.shape[:2]:
+            raise ValueError(
+                f"An attention mask of shape {tuple(attention_mask.shape)} does not fit inputs of shape "
+                f"{tuple(tensor.shape[:2])}; it needs one number for each token."
+            )
     order = attention_mask.argsort(dim=1, descending=True, stable=True)
     moved = [attention_mask.gather(1, order)]
     for tensor in tensors:

@@ -64,3 +64,8 @@ class TALLTextGenerationPipeline(Pipeline):
         while batch := list(islice(texts, batch_size)):
             for answer in self.forward({"texts": batch}, **forward_params):
                 yield self.postprocess([answer], **postprocess_params)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save the model and the whole processor; the base class would keep one tokenizer of three."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)

@@ -1,5 +1,7 @@
 """TALLProcessor: the three tokenizers of a TALL, from text and its translation to the model's inputs."""
 
+from pathlib import Path
+
 import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
@@ -69,6 +71,20 @@ class TALLProcessor(ProcessorMixin):
             self.source_tokenizer.src_lang = source_lang
         if source_lang is not None and hasattr(self.tokenizer, "tgt_lang"):
             self.tokenizer.tgt_lang = source_lang
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers; OSError for a folder that lacks a tokenizer, where transformers takes another for it."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        folder = Path(pretrained_model_name_or_path)
+        parts = ("processor_config.json", "source_tokenizer", "llm_tokenizer")
+        missing = [name for name in parts if folder.is_dir() and not (folder / name).exists()]
+        if missing:
+            raise OSError(
+                f"{folder} is not a whole TALLProcessor: {', '.join(missing)} is missing. Save it again with "
+                "`processor.save_pretrained(folder)`."
+            )
+        return processor
 
     @property
     def model_input_names(self) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
-from tall_hf import compose
+from tall_hf import components, compose
 
 
 ROLES = ("lr_hr", "llm", "hr_lr")
@@ -38,7 +38,7 @@ def pickle_weights(folder):
 @pytest.mark.parametrize("role", ROLES)
 def test_pickled_weights_need_a_permission(copies, role):
     pickle_weights(copies[role])
-    with pytest.raises(OSError, match=f"{copies[role]} has no safetensors weights.*@refs/pr/1.*allow_pickle=True"):
+    with pytest.raises(OSError, match=f"{copies[role]} has no safetensors weights.*allow_pickle=True"):
         compose(**copies)
     model, _ = compose(**copies, allow_pickle=True)
     assert model.config.components[role]["name_or_path"] == str(copies[role])
@@ -124,3 +124,22 @@ def test_a_folder_without_a_checkpoint(copies, tmp_path, role):
 def test_parts_in_each_others_place(copies):
     with pytest.raises(ValueError, match="`lr_hr_config` is of type 'qwen2'; supported translators are marian"):
         compose(lr_hr=copies["llm"], llm=copies["lr_hr"], hr_lr=copies["hr_lr"])
+
+
+def test_a_repository_without_safetensors_names_the_branch_that_may_have_them(copies):
+    pickle_weights(copies["lr_hr"])
+    part = components.Component(str(copies["lr_hr"]), "main")  # a revision: it came from the Hub
+    with pytest.raises(OSError, match="@refs/pr/1.*allow_pickle=True"):
+        components._load_part(part, AutoModelForSeq2SeqLM, torch.float32, None, False)
+
+
+def test_a_part_without_tokenizer_files_is_named(copies):
+    for file in copies["llm"].glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(OSError, match=f"{copies['llm']}.*tokenizer|tokenizer of {copies['llm']}"):
+        compose(**copies)
+
+
+def test_an_encoder_decoder_is_no_llm(copies):
+    with pytest.raises(ValueError, match="`llm_config` is of type 'marian', an encoder-decoder"):
+        compose(lr_hr=copies["lr_hr"], llm=copies["hr_lr"], hr_lr=copies["hr_lr"])

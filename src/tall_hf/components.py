@@ -120,7 +120,7 @@ def compose(
     part_configs = {f"{role}_config": part.load(AutoConfig, token=token) for role, part in parts.items()}
     components = {role: {"name_or_path": part.name_or_path, "revision": part.revision} for role, part in parts.items()}
     config = TALLConfig(**part_configs, components=components, **config_switches)
-    tokenizers = {role: part.load(AutoTokenizer, token=token) for role, part in parts.items()}
+    tokenizers = {role: _load_tokenizer(part, token) for role, part in parts.items()}
     _check_vocabularies(parts, tokenizers, config)
 
     models = {
@@ -151,6 +151,21 @@ def compose(
     return model, processor
 
 
+def _load_tokenizer(part: Component, token):
+    try:
+        tokenizer = part.load(AutoTokenizer, token=token)
+        known = len(tokenizer.get_vocab())
+    except (TypeError, ValueError) as error:
+        raise OSError(
+            f"The tokenizer of {part.name_or_path} cannot be read; a file of it is missing or broken ({error})."
+        ) from error
+    if known < 2:
+        raise OSError(
+            f"{part.name_or_path} has no tokenizer: its files are missing. Save or download them beside the model."
+        )
+    return tokenizer
+
+
 def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
     try:
         with _quiet_transformers():
@@ -169,6 +184,12 @@ def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
     except OSError as error:
         if allow_pickle or "safetensors" not in str(error):
             raise
+        if part.revision is None:
+            raise OSError(
+                f"The folder {part.name_or_path} has no safetensors weights. Save the model there again with "
+                "`save_pretrained`, or, to read pickled weights, which may be less safe, pass allow_pickle=True "
+                "(`--allow-pickle`)."
+            ) from error
         raise OSError(
             f"{part.name_or_path} has no safetensors weights. Many OPUS-MT repositories have them on a branch of their "
             f"own: try {part.name_or_path}@refs/pr/1 (see the repository's pull requests on the Hub). To read its "

@@ -1,5 +1,6 @@
 """Write a TALL and its processor to a folder, whole or not at all."""
 
+import fnmatch
 import json
 import os
 import tempfile
@@ -7,6 +8,25 @@ from pathlib import Path
 
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+
+
+# What a saved TALL consists of; a folder with anything else in it is not replaced.
+_OWN_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*_tall.py",
+    "*.spm",
+    "*.model",
+    "*config.json",
+    "*tokens*.json",
+    "*vocab*.json",
+    "tokenizer.json",
+    "merges.txt",
+    "source_tokenizer",
+    "llm_tokenizer",
+    "alignment_pretraining.*",
+    "__pycache__",
+)
 
 
 def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.PathLike) -> Path:
@@ -34,7 +54,7 @@ def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.Path
 
 
 def check_output(folder: str | os.PathLike) -> Path:
-    """`folder` as a path, if a TALL may be saved there: it is new, empty, or a saved TALL.
+    """`folder` as a path, if a TALL may be saved there: it is new, empty, or a saved TALL and nothing else.
 
     Raises:
         FileExistsError: it is anything else.
@@ -42,6 +62,13 @@ def check_output(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_saved_tall(folder))):
         raise FileExistsError(f"{folder} exists and is no saved TALL; name a new or an empty folder.")
+    entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in entries if not any(fnmatch.fnmatch(name, pattern) for pattern in _OWN_FILES)]
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds a TALL, which would be replaced, and also {', '.join(foreign)}; name a new folder, or move "
+            "those away."
+        )
     return folder
 
 

@@ -1,6 +1,7 @@
 """save_pretrained and back: every weight, buffer and tie bit for bit, in one file or many, in each dtype."""
 
 import json
+import shutil
 import struct
 
 import parts
@@ -241,3 +242,18 @@ def test_a_data_parallel_replica_has_no_parameters_and_computes(fresh, bridge):
         # What nn.DataParallel's replicas look like to code that asks for parameters.
         decoder.parameters = lambda: iter(())
         assert torch.equal(model(**inputs).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "source_tokenizer", "llm_tokenizer"])
+def test_a_processor_that_is_not_whole_names_what_is_missing(saved, name):
+    _, _, folder = saved("gated")
+    part = folder / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(OSError, match=f"{name} is missing"):
+        TALLProcessor.from_pretrained(folder)
+
+
+def test_a_switch_given_at_loading_is_checked(saved):
+    _, _, folder = saved("gated")
+    with pytest.raises(ValueError, match="`source_bridge` must be one of .*'foo'"):
+        TALLForCausalLM.from_pretrained(folder, source_bridge="foo")

@@ -167,3 +167,12 @@ def test_word_count_criteria():
     criteria = generation_tall.WordCountCriteria(word_starts, prefix_length=2, num_words=1)
     rows = torch.tensor([[1, 1, 1, 2, 0], [1, 1, 1, 2, 3], [1, 1, 2, 2, 1], [3, 3, 3, 3, 3]])
     assert criteria(rows, None).tolist() == [False, True, False, True]
+
+
+def test_a_model_left_in_training_mode_answers_as_in_evaluation(fresh):
+    model, processor = fresh("gated")
+    expected = model.next_words(parts.SENTENCES, processor), model.complete(parts.SENTENCES, processor, max_words=2)
+    model.train()
+    found = model.next_words(parts.SENTENCES, processor), model.complete(parts.SENTENCES, processor, max_words=2)
+    assert found == expected
+    assert model.training and model.encoder.target_alignment.training and not model.encoder.llm.training

@@ -1,0 +1,38 @@
+"""Saving a TALL whole, and what it may replace."""
+
+import pytest
+
+from tall_hf import TALLForCausalLM, publishing
+
+
+def test_a_saved_tall_is_replaced_and_nothing_else(fresh, tmp_path):
+    model, processor = fresh("gated")
+    folder = tmp_path / "deep" / "tall"
+    publishing.save(model, processor, folder)
+    publishing.save(model, processor, folder)
+    assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
+    assert [path.name for path in folder.parent.iterdir()] == ["tall"]
+
+    (folder / "notes.txt").write_text("precious")
+    (folder / ".git").mkdir()
+    with pytest.raises(FileExistsError, match=r"also \.git, notes\.txt"):
+        publishing.save(model, processor, folder)
+    assert (folder / "notes.txt").read_text() == "precious"
+
+
+def test_another_folder_is_refused(fresh, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="no saved TALL"):
+        publishing.check_output(tmp_path)
+    (tmp_path / "letters.txt").unlink()
+    assert publishing.check_output(tmp_path) == tmp_path
+
+
+def test_an_interrupted_save_leaves_the_old_one(fresh, tmp_path, monkeypatch):
+    model, processor = fresh("gated")
+    folder = publishing.save(model, processor, tmp_path / "tall")
+    monkeypatch.setattr(processor, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        publishing.save(model, processor, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["tall"]
+    assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
