@@ -253,6 +253,9 @@ class TALLProcessor(ProcessorMixin):
         rows = tokenizer(texts, verbose=False)["input_ids"]
         if max_length is not None and self._warn_if_longer(rows, max_length, name):
             rows = tokenizer(texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
+            if tokenizer.is_fast:
+                # It would keep cutting's settings, and save them.
+                tokenizer.backend_tokenizer.no_truncation()
         return rows
 
     def _warn_if_longer(self, rows, limit, name) -> bool:

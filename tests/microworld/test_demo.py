@@ -115,7 +115,7 @@ def swapped_accuracy(world, relations, recipe, seed=0):
     set_seed(seed)
     model, processor = compose(*map(component_path, ("lr_hr", "llm", "hr_lr")), source_bridge="gated")
     train, held_out = ([r for r in part if r.relation in relations] for part in world.records(seed))
-    # The translator is exact on these sentences (test_components.py), so its work need not be repeated.
+    # The translator is exact on these sentences (test_embedded_components.py), so its work need not be repeated.
     rows = training_rows(processor, train, [record.english_truncated for record in train])
     train_adapters(model, processor, rows, recipe, seed)
     permuted = World(permuted=True)

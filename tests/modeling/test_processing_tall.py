@@ -223,3 +223,14 @@ def test_pad_rows():
     assert ids.tolist() == [[1, 2, 3], [9, 9, 9]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 0]]
     assert [tensor.shape for tensor in pad_rows([], 9, "left")] == [(0, 0), (0, 0)]
+
+
+def test_cutting_a_text_leaves_no_trace_in_what_is_saved(fresh, tmp_path):
+    _, processor = fresh("gated")
+    processor.save_pretrained(tmp_path / "before")
+    processor(text="דנה", translations="Dana lives in Haifa " * 60)
+    processor.save_pretrained(tmp_path / "after")
+    files = [path.relative_to(tmp_path / "before") for path in (tmp_path / "before").rglob("*.json")]
+    assert len(files) > 4
+    for file in files:
+        assert (tmp_path / "before" / file).read_bytes() == (tmp_path / "after" / file).read_bytes(), file
