@@ -113,7 +113,12 @@ def test_majority_and_accuracy_by_hand(world):
 def swapped_accuracy(world, relations, recipe, seed=0):
     """Train on some relations; held-out accuracy before the LLM is exchanged, and on the permuted facts afterwards."""
     set_seed(seed)
-    model, processor = compose(*map(component_path, ("lr_hr", "llm", "hr_lr")), source_bridge="gated")
+    model, processor = compose(
+        *map(component_path, ("lr_hr", "llm", "hr_lr")),
+        source_bridge="gated",
+        alignment_dropout=recipe.alignment_dropout,
+        warm_start=recipe.warm_start,
+    )
     train, held_out = ([r for r in part if r.relation in relations] for part in world.records(seed))
     # The translator is exact on these sentences (test_embedded_components.py), so its work need not be repeated.
     rows = training_rows(processor, train, [record.english_truncated for record in train])
