@@ -117,5 +117,5 @@ class Approach(ABC):
             One answer a question, in their order.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most approaches hold nothing
         """Let go of models; called after the last question."""
