@@ -2,20 +2,17 @@
 
 import copy
 import functools
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from .words_tall import search_words
+
 
 if TYPE_CHECKING:
     from .processing_tall import TALLProcessor
 
-# The paper strips '.' and ',' from predictions; this also joins "word" and "word." into one answer.
-_TRAILING_PUNCTUATION = ".,"
-# Probability of the unfinished words below which looking further cannot change an answer that anybody reads.
-_NEGLIGIBLE = 1e-4
 _NOT_FOR_COMPLETE = {
     "num_return_sequences",
     "return_dict_in_generate",
@@ -114,55 +111,40 @@ class TALLTextMixin:
             return []
         translations = self.translate(texts, processor) if translations is None else translations
         inputs = processor(text=texts, translations=translations, return_tensors="pt").to(self.device)
-        batch, vocabulary = len(texts), self.final_logits_bias.shape[-1]
-        starts, continuations = (mask.to(self.device) for mask in processor.word_pieces(vocabulary))
+        vocabulary = self.final_logits_bias.shape[-1]
         num_beams = min(num_beams or max(16, 2 * top_k), vocabulary)
 
         outputs = self(**inputs, use_cache=True, logits_to_keep=1)
-        log_probs = outputs.logits[:, -1].float().masked_fill(~starts, -math.inf).log_softmax(dim=-1)
-        scores, tokens = log_probs.topk(num_beams, dim=-1)
-        words = tokens.unsqueeze(-1)  # (batch, beams, tokens so far)
-
-        # From here on every row stands `num_beams` times.
-        cache = outputs.past_key_values
-        cache.batch_repeat_interleave(num_beams)
-        decoder_mask = inputs["decoder_attention_mask"].repeat_interleave(num_beams, dim=0)
+        cache, decoder_mask = outputs.past_key_values, inputs["decoder_attention_mask"]
+        # Beams stay with their text, so what was encoded stands in the same order throughout.
         encoded = {
             "encoder_outputs": (outputs.encoder_last_hidden_state.repeat_interleave(num_beams, dim=0),),
             "llm_attention_mask": inputs["llm_attention_mask"].repeat_interleave(num_beams, dim=0),
         }
-        row_offsets = torch.arange(batch, device=self.device).unsqueeze(1) * num_beams
-        found = [{} for _ in texts]
-        room = self.config.max_target_length - decoder_mask.shape[1]
-        for _ in range(min(max_word_tokens, room)):
-            # A row that has ended takes no more words: its answer must not depend on its batch.
-            unfinished = scores.exp().sum(dim=-1, keepdim=True) >= _NEGLIGIBLE
-            scores = scores.masked_fill(~unfinished, -math.inf)
-            if not unfinished.any():
-                break
-            decoder_mask = torch.cat([decoder_mask, decoder_mask.new_ones(batch * num_beams, 1)], dim=1)
-            outputs = self(
+
+        def step(tokens, parents):
+            nonlocal decoder_mask
+            cache.reorder_cache(parents)
+            decoder_mask = decoder_mask[parents]
+            decoder_mask = torch.cat([decoder_mask, decoder_mask.new_ones(len(tokens), 1)], dim=1)
+            return self(
                 **encoded,
-                decoder_input_ids=words[..., -1:].flatten(0, 1),
+                decoder_input_ids=tokens.unsqueeze(1),
                 decoder_attention_mask=decoder_mask,
                 past_key_values=cache,
                 use_cache=True,
-            )
-            log_probs = outputs.logits[:, -1].float().log_softmax(dim=-1).view(batch, num_beams, vocabulary)
-            ends = log_probs.masked_fill(continuations, -math.inf).logsumexp(dim=-1)
-            _collect_words(found, words, scores + ends, processor)
-            longer = scores.unsqueeze(-1) + log_probs.masked_fill(~continuations, -math.inf)
-            scores, choices = longer.flatten(1).topk(num_beams, dim=-1)
-            parents = choices // vocabulary
-            words = torch.cat(
-                [
-                    words.gather(1, parents.unsqueeze(-1).expand(-1, -1, words.shape[-1])),
-                    (choices % vocabulary).unsqueeze(-1),
-                ],
-                dim=-1,
-            )
-            cache.reorder_cache((parents + row_offsets).flatten())
-        return [sorted(words.items(), key=lambda item: (-item[1], item[0]))[:top_k] for words in found]
+            ).logits[:, -1]
+
+        room = self.config.max_target_length - decoder_mask.shape[1]
+        found = search_words(
+            outputs.logits[:, -1],
+            step,
+            *processor.word_pieces(vocabulary),
+            decode=processor.decode_target,
+            num_beams=num_beams,
+            max_word_tokens=min(max_word_tokens, room),
+        )
+        return [words[:top_k] for words in found]
 
     @_answering
     def complete(
@@ -251,15 +233,3 @@ class TALLTextMixin:
             space = "" if glued or not text.strip() or not addition else " "
             continued.append((text.rstrip() + space + addition if addition else text, ended))
         return continued
-
-
-def _collect_words(found, words, scores, processor):
-    """Add finished beams, (batch, beams, tokens) with log-probabilities (batch, beams), to each row's {word: p}."""
-    for row_words, row_tokens, row_scores in zip(found, words.tolist(), scores.tolist(), strict=True):
-        for tokens, score in zip(row_tokens, row_scores, strict=True):
-            if score == -math.inf:
-                continue
-            word = processor.decode_target(tokens)
-            word = word.rstrip(_TRAILING_PUNCTUATION) or word
-            if word:
-                row_words[word] = row_words.get(word, 0.0) + math.exp(score)

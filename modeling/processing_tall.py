@@ -7,11 +7,10 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 from transformers.utils import logging
 
+from .words_tall import word_pieces
+
 
 logger = logging.get_logger(__name__)
-
-# How a sentencepiece, or a byte-level BPE, token shows that it begins a word.
-_WORD_STARTS = ("▁", "Ġ")
 
 
 class TALLProcessor(ProcessorMixin):
@@ -195,22 +194,7 @@ class TALLProcessor(ProcessorMixin):
             Two masks of shape (vocab_size,).
         """
         if vocab_size not in self._word_pieces:
-            # MarianTokenizer keeps a target vocabulary of its own when the two are separate.
-            known = getattr(self.tokenizer, "target_encoder", None) or self.tokenizer.get_vocab()
-            width = max(known.values()) + 1 if vocab_size is None else vocab_size
-            special = set(self.tokenizer.all_special_ids)
-            starts = torch.zeros(width, dtype=torch.bool)
-            continuations = torch.zeros(width, dtype=torch.bool)
-            for piece, index in known.items():
-                if index in special or index >= width or (piece.startswith(">>") and piece.endswith("<<")):
-                    continue
-                (starts if piece.startswith(_WORD_STARTS) else continuations)[index] = True
-            if not starts.any():
-                raise ValueError(
-                    f"No token of {type(self.tokenizer).__name__} begins with one of {_WORD_STARTS}, so words cannot be "
-                    "told apart. Use a sentencepiece or byte-level BPE tokenizer."
-                )
-            self._word_pieces[vocab_size] = (starts, continuations)
+            self._word_pieces[vocab_size] = word_pieces(self.tokenizer, vocab_size)
         return self._word_pieces[vocab_size]
 
     @staticmethod

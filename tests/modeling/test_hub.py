@@ -21,6 +21,7 @@ REMOTE_CODE = {
     "modeling_tall.py",
     "pipeline_tall.py",
     "processing_tall.py",
+    "words_tall.py",
 }
 LIBRARIES = {"torch", "transformers", "safetensors"}
 CHILD = """

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import BRIDGES, TRANSLATORS
 
-from tall_hf.modeling import generation_tall
+from tall_hf.modeling import generation_tall, words_tall
 
 
 def brute_force(model, processor, text, translation, max_tokens):
@@ -56,7 +56,7 @@ def limit_words(model, processor, num_starts, num_continuations, also=()):
 @pytest.mark.parametrize(("num_starts", "num_continuations"), [(6, 1), (3, 3)])
 @pytest.mark.parametrize("max_word_tokens", [1, 2, 3])
 def test_next_words_equals_brute_force(fresh, monkeypatch, num_starts, num_continuations, max_word_tokens):
-    monkeypatch.setattr(generation_tall, "_NEGLIGIBLE", 0.0)
+    monkeypatch.setattr(words_tall, "_NEGLIGIBLE", 0.0)
     model, processor = fresh("gated")
     limit_words(model, processor, num_starts, num_continuations)
     texts, translations = parts.SENTENCES[:2], parts.TRANSLATIONS[:2]
