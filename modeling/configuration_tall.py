@@ -85,7 +85,8 @@ class TALLConfig(PreTrainedConfig):
         translation_generation_config (`dict`, *optional*):
             The LR→HR translator's own generation settings, used by `model.translate`.
         components (`dict`, *optional*):
-            Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`.
+            Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`; with
+            "merged_lora" where training has changed it since.
         trainable_only (`bool`, defaults to `False`):
             Set in a checkpoint that holds the trained adapters only; `tall_hf.load_light` loads it, nothing else does.
         lora (`dict`, *optional*):

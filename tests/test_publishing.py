@@ -3,6 +3,7 @@
 import pytest
 
 from tall_hf import TALLForCausalLM, publishing
+from tall_hf.training.lora import add_lora, merge_lora
 
 
 def test_a_saved_tall_is_replaced_and_nothing_else(fresh, tmp_path):
@@ -36,3 +37,13 @@ def test_an_interrupted_save_leaves_the_old_one(fresh, tmp_path, monkeypatch):
         publishing.save(model, processor, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["tall"]
     assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
+
+
+def test_lora_is_merged_first(fresh, tmp_path):
+    pytest.importorskip("peft")
+    model, processor = fresh("gated")
+    add_lora(model)
+    with pytest.raises(ValueError, match="merge it first"):
+        publishing.save(model, processor, tmp_path / "tall")
+    assert not (tmp_path / "tall").exists()
+    publishing.save(merge_lora(model), processor, tmp_path / "tall")

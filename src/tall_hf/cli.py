@@ -58,15 +58,22 @@ class Backend(StrEnum):
 
 
 class _UserErrors:
-    """Ends the command with the message of an error that the user can mend."""
+    """Ends the command with the message of an error that the user can mend; with `tall --debug`, with its traceback."""
+
+    show_traceback = False
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        if kind is not None and issubclass(kind, _USER_ERRORS):
+        if kind is not None and issubclass(kind, _USER_ERRORS) and not self.show_traceback:
             typer.secho(f"Error: {error}", err=True, fg="red")
             raise typer.Exit(1) from error
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback, not its message alone.")] = False):
+    _UserErrors.show_traceback = debug
 
 
 @app.command()
@@ -130,6 +137,7 @@ def prepare(
     compute_type: Annotated[str, typer.Option(help="Of ctranslate2: int8, int8_float16, float32, ...")] = "int8",
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     batch_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most, with padding.")] = 4096,
+    shard_size: Annotated[int, typer.Option(help="Translations in a file: what a kill loses at most.")] = 512,
 ):
     """Clean a text, take each sentence's last word away, translate the rest once, and save rows to train on.
 
@@ -154,6 +162,7 @@ def prepare(
             compute_type=compute_type,
             batch_size=batch_size,
             batch_tokens=batch_tokens,
+            shard_size=shard_size,
             **({} if num_beams is None else {"num_beams": num_beams}),
         )
     if launched_processes().is_main_process:

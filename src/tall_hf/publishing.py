@@ -34,7 +34,10 @@ def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.Path
 
     Raises:
         FileExistsError: `folder` holds something that is not a saved TALL.
+        ValueError: the model has LoRA that is not merged, which only this package could load.
     """
+    if model.config.lora:
+        raise ValueError(f"The model has LoRA ({model.config.lora}); merge it first, with `merge_lora(model)`.")
     folder = check_output(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:

@@ -104,6 +104,8 @@ def test_merged_predicts_what_unmerged_does(fresh, llm):
     assert merge_lora(model) is model
     torch.testing.assert_close(logits_of(model, processor), unmerged, **CLOSE)
     assert list(model.state_dict()) == names
+    for role in ("llm", "hr_lr"):  # no longer what is found under their names
+        config["components"][role]["merged_lora"] = {"r": 3, "alpha": 3}
     assert model.config.to_dict() == config
     add_lora(model)  # and it can begin anew
 

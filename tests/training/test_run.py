@@ -11,8 +11,9 @@ import yaml
 from trainings import make_rows
 from typer.testing import CliRunner
 
-from tall_hf import TALLForCausalLM, TALLProcessor, data
+from tall_hf import TALLForCausalLM, TALLProcessor, compose, data, publishing
 from tall_hf.cli import app
+from tall_hf.training.light import trainable_names
 from tall_hf.training.run import read_command_line, read_settings
 
 
@@ -73,6 +74,10 @@ def test_from_prepared_text_to_a_saved_model(prepared, tmp_path):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     untrained = TALLForCausalLM.from_pretrained(tmp_path / "tall").state_dict()
     assert not torch.equal(model.state_dict()["encoder.gate"], untrained["encoder.gate"])
+    adapters = trainable_names(model)
+    assert all(
+        torch.equal(value, untrained[name]) for name, value in model.state_dict().items() if name not in adapters
+    )
     assert model.config.use_cache
     assert len(model.next_words(parts.SENTENCES, TALLProcessor.from_pretrained(out / "model"), top_k=1)) == 5
 
@@ -98,7 +103,26 @@ def test_lora_is_trained_and_merged(prepared, tmp_path):
     untrained = TALLForCausalLM.from_pretrained(tmp_path / "tall").state_dict()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, untrained[name])}
     assert "encoder.llm.layers.0.self_attn.q_proj.weight" in changed
+    assert not changed & {name for name in changed if name.startswith(("decoder.", "encoder.translator."))}
     assert not any("lora" in name for name in model.state_dict())
+
+
+def test_a_model_composed_in_bfloat16_is_trained_in_float32_and_stays_the_one_its_data_was_made_for(
+    tmp_path, part_folders
+):
+    model, processor = compose(**part_folders(), source_bridge="gated", dtype="bfloat16")
+    publishing.save(model, processor, tmp_path / "tall")
+    texts = [processor.decode_target(row["labels"]) for row in make_rows(processor, 40)]
+    settings = data.CorpusSettings(min_words=2, max_words=10, validation_share=0.2)
+    data.prepare(model, processor, texts, tmp_path / "data", settings=settings, num_beams=1)
+    flags = {"model": tmp_path / "tall", "dataset": tmp_path / "data", "output_dir": tmp_path / "out", **SHORT}
+    result = tall("train", *(f"--{name}={value}" for name, value in flags.items()))
+    assert result.exit_code == 0, result.output
+    trained = TALLForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert {parameter.dtype for parameter in trained.parameters()} == {torch.float32}
+    before, adapters = model.state_dict(), trainable_names(trained)
+    assert all(torch.equal(v, before[n].float()) for n, v in trained.state_dict().items() if n not in adapters)
+    assert len(data.load_prepared(tmp_path / "data", trained, processor)["train"]) > 20
 
 
 def test_a_dataset_of_another_translator_is_refused(prepared, tmp_path):
@@ -145,6 +169,8 @@ def test_flags_go_before_the_file(tmp_path):
     settings, args = read_settings(config, **overrides)
     assert (settings.model, args.learning_rate, args.seed, args.bf16) == ("other", 2e-4, 7, False)
     assert args.do_predict is True
+    config, overrides = read_command_line(["--do_predict", str(path), "--bf16", "no", "--resume-from-checkpoint", "c"])
+    assert (config, overrides) == (str(path), {"do_predict": "true", "bf16": "no", "resume_from_checkpoint": "c"})
     assert read_settings(None, **NEEDED, use_cpu=True)[0].dataset == "d"
 
 

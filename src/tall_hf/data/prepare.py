@@ -144,11 +144,7 @@ def load_prepared(folder: str | os.PathLike, model: TALLForCausalLM, processor: 
         ValueError: another translator made its translations, or its rows are another processor's.
     """
     folder = Path(folder)
-    report = _read_report(folder)
-    if report is None:
-        raise FileNotFoundError(
-            f"{folder} has no {REPORT}, so it was not prepared, or not to its end; run `tall prepare` (again)."
-        )
+    report = _required_report(folder)
     translation = report["translation"]
     found = translator_fingerprint(
         model, processor, translation["backend"], translation["compute_type"], **translation["generation"]
@@ -157,7 +153,7 @@ def load_prepared(folder: str | os.PathLike, model: TALLForCausalLM, processor: 
     if found != made_by["translator"]:
         raise ValueError(
             f"The translations in {folder} were made by another translator (fingerprint {made_by['translator']}) than this "
-            f"model's ({found}): its weights, dtype, tokenizer or generation settings differ. Run `tall prepare` with this "
+            f"model's ({found}): its weights, tokenizer or generation settings differ. Run `tall prepare` with this "
             "model, into this folder or another one."
         )
     found = _tokenizers_fingerprint(processor)
@@ -168,6 +164,20 @@ def load_prepared(folder: str | os.PathLike, model: TALLForCausalLM, processor: 
             "translations."
         )
     return _load(folder)
+
+
+def load_translations(folder: str | os.PathLike) -> DatasetDict:
+    """The text that `prepare` made its rows of, whatever the model.
+
+    Returns:
+        The splits `train` and, unless none was asked for, `validation`, of `sentence`, `truncated`, `missing_word` and
+        `translation`, in mapped memory.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared, or not to its end.
+    """
+    _required_report(Path(folder))
+    return load_from_disk(str(Path(folder, "translations")))
 
 
 def check_prepared_output(folder: str | os.PathLike) -> Path:
@@ -260,6 +270,15 @@ def _report(counts, settings, backend, compute_type, generation_kwargs, fingerpr
 def _read_report(folder: Path) -> dict | None:
     report = folder / REPORT
     return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
+
+
+def _required_report(folder: Path) -> dict:
+    report = _read_report(folder)
+    if report is None:
+        raise FileNotFoundError(
+            f"{folder} has no {REPORT}, so it was not prepared, or not to its end; run `tall prepare` (again)."
+        )
+    return report
 
 
 def _put_in_place(staging: Path, output: Path):

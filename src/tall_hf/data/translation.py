@@ -87,11 +87,11 @@ def translate_corpus(
     renamed. A run that was killed goes on behind its last shard and ends with the very files of an undisturbed one. Under
     `accelerate launch` or `torchrun`, on a folder that all processes see, each process translates its share of the shards.
 
-    Shards lie in a sub-folder named after the translator: its weights and their dtype, its tokenizer, its generation
-    settings and the backend (`translator_fingerprint`). So another translator never meets these translations, and the same
-    one translates only what it has not seen: new sentences of a grown corpus. How sentences are batched, the device and
-    the number of processes are not part of it: they move a translation by rounding at most. The result lies beside them
-    as one file; it and the shards may be deleted when they are no longer needed.
+    Shards lie in a sub-folder named after the translator: its weights, its tokenizer, its generation settings and the
+    backend (`translator_fingerprint`). So another translator never meets these translations, and the same one translates
+    only what it has not seen: new sentences of a grown corpus. How sentences are batched, the dtype that is computed in, the
+    device and the number of processes are not part of it: they move a translation by rounding at most. The result lies
+    beside them as one file; it and the shards may be deleted when they are no longer needed.
 
     Args:
         model: the TALL whose translator it is; only that part works, on the device where it stands.
@@ -171,8 +171,8 @@ def translator_fingerprint(
 ) -> str:
     """16 hexadecimal digits that stand for all that decides a translation.
 
-    That is the LR→HR translator's weights and their dtype, its tokenizer, languages and length limit, its generation
-    settings with `generation_kwargs` applied, and the backend.
+    That is the LR→HR translator's weights as numbers, its tokenizer, languages and length limit, its generation settings
+    with `generation_kwargs` applied, and the backend.
 
     Raises:
         ValueError: an unknown backend, a keyword that is no generation setting, or sampling.
@@ -192,7 +192,9 @@ def translator_fingerprint(
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.encoder.translator.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Numbers, not dtypes: the model that a training saves in float32 has the translator it was composed with in bfloat16.
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
 

@@ -6,6 +6,7 @@ checkpoints see the adapters and LoRA as weights like others, and nothing has to
 merged: it needs neither peft nor this package.
 """
 
+import copy
 import os
 from pathlib import Path
 
@@ -90,6 +91,9 @@ def add_lora(
 def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
     """Add LoRA's update to the weights it belongs to, in place, and take its layers out again.
 
+    `model.config.components` then says of a changed part, under "merged_lora", that it is no longer what its name stands
+    for.
+
     Returns:
         The same model, which saves and loads as one that never had LoRA.
 
@@ -100,7 +104,8 @@ def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
     _check_peft()
     if not model.config.lora:
         raise ValueError("The model has no LoRA to merge; `add_lora(model)` adds it.")
-    for part in (model.encoder.llm, model.decoder):
+    components = copy.deepcopy(model.config.components or {})
+    for role, part in (("llm", model.encoder.llm), ("hr_lr", model.decoder)):
         layers = {name: layer for name, layer in part.named_modules() if isinstance(layer, BaseTunerLayer)}
         for layer in layers.values():
             layer.merge(safe_merge=True)
@@ -108,6 +113,9 @@ def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
             part.set_submodule(name, layer.get_base_layer())
         if layers:
             del part.peft_config
+        if layers and role in components:
+            components[role]["merged_lora"] = {name: model.config.lora[name] for name in ("r", "alpha")}
+    model.config.components = components or None
     model.config.lora = None
     return model
 

@@ -19,7 +19,7 @@ from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .arguments import TALLTrainingArguments
-from .light import cast_adapters, cast_frozen
+from .light import cast_adapters, check_loaded, light_names
 from .lora import add_lora, merge_lora
 from .trainer import TALLTrainer, last_checkpoint
 
@@ -28,6 +28,7 @@ logger = logging.get_logger(__name__)
 
 MODEL_FOLDER = "model"
 METRICS_NAME = "metrics.json"
+_TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off", "null")  # YAML's
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def read_command_line(arguments: list[str]) -> tuple[str | None, dict[str, str]]
             continue
         name, given, value = argument.removeprefix("--").partition("=")
         if not given:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+            value = rest.pop(0) if rest and _is_value(name, rest[0]) else "true"
         if name == "set":
             name, given, value = value.partition("=")
             if not given:
@@ -111,10 +112,20 @@ def read_command_line(arguments: list[str]) -> tuple[str | None, dict[str, str]]
     return config, overrides
 
 
+def _is_value(name: str, argument: str) -> bool:
+    """Whether what follows `--name` belongs to it: a switch takes nothing but a truth value, so as to leave the file."""
+    if argument.startswith("--"):
+        return False
+    hints = typing.get_type_hints(RunSettings) | typing.get_type_hints(TALLTrainingArguments)
+    is_switch = bool in _allowed_types(hints.get(name.replace("-", "_"), str))
+    return not is_switch or argument.lower() in _TRUTH_VALUES
+
+
 def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False) -> Path:
     """Train, and save the best model whole, with its processor, in `output_dir/model`.
 
-    Beside it stand the checkpoints, the plot `training.png`, and `metrics.json`. LoRA is merged into the saved model.
+    Beside it stand the checkpoints, the plot `training.png`, and `metrics.json`. The saved model is in float32: the frozen
+    parts as they were loaded, whatever `frozen_dtype` they were trained between, and LoRA merged.
 
     Args:
         settings: model, data and LoRA.
@@ -135,8 +146,7 @@ def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False
             f"{checkpoint} is there already. Go on with it by --resume, or name another `output_dir`."
         )
     final = publishing.check_output(Path(args.output_dir, MODEL_FOLDER))
-    options = {} if settings.attn_implementation is None else {"attn_implementation": settings.attn_implementation}
-    model = TALLForCausalLM.from_pretrained(settings.model, use_safetensors=True, **options)
+    model = _load(settings)
     processor = TALLProcessor.from_pretrained(settings.model)
     splits = load_prepared(settings.dataset, model, processor)
     if "validation" not in splits and args.eval_strategy != "no":
@@ -147,15 +157,7 @@ def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False
     if model.encoder.target_alignment.up_proj.weight.dtype != torch.float32:
         # Small steps are lost in 16 bits; the frozen parts take none.
         cast_adapters(model, torch.float32)
-    if settings.lora_r is not None:
-        add_lora(
-            model,
-            settings.lora_r,
-            settings.lora_alpha,
-            settings.lora_dropout,
-            settings.lora_target_modules,
-            settings.lora_decoder,
-        )
+    _add_lora(model, settings)
     trainer = TALLTrainer(
         model=model,
         args=args,
@@ -167,24 +169,51 @@ def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False
         logger.warning(f"{args.output_dir} has no complete checkpoint yet: the training starts from the beginning.")
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint or (checkpoint if resume else None))
     metrics = trainer.evaluate() if "validation" in splits else {}
-    if trainer.is_fsdp_enabled:
-        # Every process takes part in gathering the weights.
-        trainer.save_model(str(final))
-    elif trainer.is_world_process_zero():
-        cast_frozen(model, torch.float32)
-        if settings.lora_r is not None:
-            merge_lora(model)
-        publishing.save(model.cpu(), processor, final)
+    _save_trained(trainer, settings, processor, final)
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(Path(args.output_dir, "trainer_state.json")))
         Path(args.output_dir, METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return final
 
 
+def _load(settings: RunSettings, **options) -> TALLForCausalLM:
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    return TALLForCausalLM.from_pretrained(settings.model, use_safetensors=True, **options)
+
+
+def _add_lora(model: TALLForCausalLM, settings: RunSettings):
+    if settings.lora_r is not None:
+        add_lora(
+            model,
+            settings.lora_r,
+            settings.lora_alpha,
+            settings.lora_dropout,
+            settings.lora_target_modules,
+            settings.lora_decoder,
+        )
+
+
+def _save_trained(trainer: TALLTrainer, settings: RunSettings, processor: TALLProcessor, final: Path):
+    """Save what was trained, with the frozen parts as they were loaded and not as the training kept them."""
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    # Every process takes part in gathering weights that are sharded.
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
+    model = _load(settings, dtype=torch.float32, revision=getattr(trained.config, "_commit_hash", None) or "main")
+    _add_lora(model, settings)
+    names = light_names(trained)
+    result = model.load_state_dict({name: weights[name] for name in weights if name in names}, strict=False)
+    check_loaded(result, model, "the training")
+    if settings.lora_r is not None:
+        merge_lora(model)
+    publishing.save(model, processor, final)
+
+
 def _typed(name, value, hint):
     """The value, with what YAML misreads (5e-5 as text, `no` as false) put right; ValueError if it is of no type allowed."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    allowed = tuple(typing.get_origin(one) or one for one in (typing.get_args(hint) if union else (hint,)))
+    allowed = _allowed_types(hint)
     if value is False and str in allowed and bool not in allowed:
         return "no"
     if isinstance(value, str) and str not in allowed:
@@ -204,3 +233,9 @@ def _typed(name, value, hint):
         wanted = " or ".join("nothing" if kind is types.NoneType else kind.__name__ for kind in allowed)
         raise ValueError(f"`{name}` must be {wanted}, got {value!r}.")
     return value
+
+
+def _allowed_types(hint) -> tuple:
+    """The types of a union or of a single hint, `list[str]` as `list`."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return tuple(typing.get_origin(one) or one for one in (typing.get_args(hint) if union else (hint,)))

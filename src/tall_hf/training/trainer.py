@@ -192,7 +192,7 @@ class TALLTrainer(Trainer):
     @property
     def _step_batch_size(self) -> int:
         args = self.args
-        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # Here and not in the collator: batches are collated ahead of their step.
