@@ -1,0 +1,357 @@
+"""Every approach asked every question: trained or loaded, batched, kept as it goes, and an error of one left to that one."""
+
+import contextlib
+import dataclasses
+import gc
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
+from .cost import Cost, CostMeter
+from .store import AnswerStore, digest, write_json
+
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"\w[\w.+-]*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One approach under one protocol.
+
+    Attributes:
+        approach, protocol: which.
+        answers: one a question, in the order of the questions; None if it failed.
+        error: why it failed, such as "ValueError: ..."; None if it did not.
+        settings: the approach's.
+        learned: what its `fit` said; empty if it learned nothing.
+        fitting: cost of learning, of the call that finished it; None if nothing was learned.
+        answering: cost of the answers, those of interrupted calls included.
+    """
+
+    approach: str
+    protocol: str
+    answers: list[Answer] | None = None
+    error: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, Any] = field(default_factory=dict)
+    fitting: Cost | None = None
+    answering: Cost = Cost()
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `evaluate_approaches` found.
+
+    Attributes:
+        questions: of each protocol.
+        runs: of each approach under each of its protocols, in the order of the approaches.
+        seed, batch_size, top_k: as they were asked for.
+    """
+
+    questions: dict[str, list[Question]]
+    runs: list[Run]
+    seed: int
+    batch_size: int
+    top_k: int
+
+    @property
+    def failed(self) -> list[Run]:
+        return [run for run in self.runs if run.error is not None]
+
+    def of(self, protocol: str) -> list[Run]:
+        return [run for run in self.runs if run.protocol == protocol]
+
+
+def evaluate_approaches(
+    approaches: Sequence[Approach],
+    questions: dict[str, list[Question]],
+    output: str | Path,
+    training: TrainingText | None = None,
+    *,
+    batch_size: int = 32,
+    top_k: int = 5,
+    seed: int = 0,
+    shard_batches: int = 8,
+    console: Console | None = None,
+) -> Results:
+    """Ask approaches the missing words, one approach after another.
+
+    Questions are sorted by length, the longest first, and asked in batches; torch is seeded before each batch from the seed,
+    the approach, the protocol and the batch's number. Answers are kept in `output/answers`, what was learned in
+    `output/fitted`, in folders named after all that decides them: the same call goes on where it was killed and ends with
+    the answers of an undisturbed one, and other settings, questions or training text never meet them.
+
+    An approach that raises is logged with its traceback and listed with its error; the others go on.
+
+    Args:
+        approaches: in the order of the table; each with a name of its own.
+        questions: for each protocol its questions.
+        output: folder for what is kept.
+        training: what approaches that learn may learn from.
+        batch_size: questions a batch.
+        top_k: words an approach may propose for a question.
+        seed: of what approaches draw.
+        shard_batches: batches a file: what an interruption loses at most.
+        console: where progress is shown; standard error when not given.
+
+    Raises:
+        ValueError: no approaches, no questions, unknown protocols, names that are not distinct or make no file name, or
+            a question without a translation for an approach that reads it.
+        BlockingIOError: another process evaluates into `output`.
+    """
+    _check(approaches, questions, batch_size=batch_size, top_k=top_k, shard_batches=shard_batches)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    runs = []
+    with _locked(output), _progress(console) as progress:
+        for approach in approaches:
+            try:
+                asker = _Asker(approach, training, output, batch_size, top_k, seed, shard_batches, progress)
+                runs += [asker.run(protocol, questions[protocol]) for protocol in _asked(approach, questions)]
+            finally:
+                _close(approach)
+    return Results(questions, runs, seed, batch_size, top_k)
+
+
+class _ApproachError(Exception):
+    """An approach raised the error that caused this one; errors of ours, such as a full disk, are not its fault."""
+
+
+class _Asker:
+    """One approach and what asks it."""
+
+    def __init__(self, approach, training, output, batch_size, top_k, seed, shard_batches, progress):
+        self.approach = approach
+        self.training = training
+        self.output = output
+        self.batch_size = batch_size
+        self.top_k = top_k
+        self.seed = seed
+        self.shard_batches = shard_batches
+        self.progress = progress
+        self.fit_error: _ApproachError | None = None
+        self.is_fitted = not _learns(approach)
+
+    def run(self, protocol: str, questions: list[Question]) -> Run:
+        """Ask all questions of one protocol that have no answer yet."""
+        name = self.approach.name
+        try:
+            with _blame():
+                settings = self.approach.settings()
+        except _ApproachError as error:
+            return Run(name, protocol, error=_log(name, protocol, error))
+        # What was learned and what was answered, each under all that decides it.
+        learned_from = {"approach": name, "settings": settings, "seed": self.seed}
+        if _learns(self.approach):
+            learned_from["training"] = self.training.fingerprint if self.training else None
+        fitted = self.output / "fitted" / name / digest(learned_from)
+        answered_from = {"protocol": protocol, "batch_size": self.batch_size, "top_k": self.top_k}
+        answered_from["questions"] = self._questions_digest(questions)
+        store = AnswerStore(self.output / "answers" / protocol / name / digest(learned_from | answered_from))
+
+        order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
+        run = {"settings": settings}
+        try:
+            self._answer(store, protocol, [questions[i] for i in order], fitted)
+        except _ApproachError as error:
+            run["error"] = _log(name, protocol, error)
+        else:
+            run["answers"] = [
+                answer for _, answer in sorted(zip(order, store.answers, strict=True), key=lambda p: p[0])
+            ]
+        if _fit_report(fitted).exists():
+            report = json.loads(_fit_report(fitted).read_text(encoding="utf-8"))
+            run |= {"learned": report["learned"], "fitting": Cost(**report["cost"])}
+        return Run(name, protocol, **run, answering=store.cost)
+
+    def _questions_digest(self, questions):
+        # Translations change nothing for an approach that does not read them, and groups never do.
+        rows = [
+            [q.truncated, q.missing_word, *([q.translation] * self.approach.reads_translations)] for q in questions
+        ]
+        return digest(rows)
+
+    def _answer(self, store: AnswerStore, protocol: str, questions: list[Question], fitted: Path):
+        task = self.progress.add_task(
+            f"{self.approach.name} ({protocol})", total=len(questions), completed=len(store.answers)
+        )
+        shard, cost = [], Cost()
+        try:
+            for start in range(len(store.answers), len(questions), self.batch_size):
+                self._fit(fitted)
+                batch = questions[start : start + self.batch_size]
+                _seed(self.seed, self.approach.name, protocol, start // self.batch_size)
+                with _blame(), CostMeter() as meter:
+                    answers = _checked(self.approach.answer(batch, protocol, self.top_k), batch)
+                shard += answers
+                cost += meter.cost
+                self.progress.advance(task, len(batch))
+                if len(shard) >= self.shard_batches * self.batch_size:
+                    store.add(shard, cost)
+                    shard, cost = [], Cost()
+        finally:
+            if shard:
+                store.add(shard, cost)
+
+    def _fit(self, fitted: Path):
+        """Let the approach learn, or load what it learned, before its first question."""
+        if self.fit_error:
+            raise self.fit_error
+        if self.is_fitted:
+            return
+        fitted.mkdir(parents=True, exist_ok=True)
+        _seed(self.seed, self.approach.name, "fit", 0)
+        try:
+            with _blame(), CostMeter() as meter:
+                learned = self.approach.fit(self.training, fitted)
+        except _ApproachError as error:
+            self.fit_error = error  # the next protocol would only meet it again
+            raise
+        self.is_fitted = True
+        if not _fit_report(fitted).exists():  # otherwise it has only been loaded
+            write_json(_fit_report(fitted), {"learned": learned, "cost": dataclasses.asdict(meter.cost)})
+
+
+def _close(approach: Approach):
+    try:
+        approach.close()
+    except Exception:  # its answers are there all the same, and the other approaches wait
+        logger.exception("%s could not be closed.", approach.name)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _learns(approach):
+    return type(approach).fit is not Approach.fit
+
+
+def _fit_report(fitted: Path) -> Path:
+    return fitted.with_name(f"{fitted.name}.json")
+
+
+def _asked(approach: Approach, protocols) -> list[str]:
+    return [protocol for protocol in PROTOCOLS if protocol in approach.protocols and protocol in protocols]
+
+
+def _seed(seed: int, *what: Any):
+    """Seed torch by what is drawn for, so that it does not matter what was drawn before."""
+    text = " ".join(map(str, (seed, *what)))
+    torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def _checked(answers: Sequence[Answer], batch: list[Question]) -> list[Answer]:
+    """The answers in types that a JSON file gives back as they were."""
+    if len(answers) != len(batch):
+        raise ValueError(
+            f"It gave {len(answers)} answers to {len(batch)} questions; one is expected for each, in order."
+        )
+    checked = []
+    for answer in answers:
+        if not isinstance(answer, Answer) or isinstance(answer.words, str):
+            raise TypeError(f"It gave {answer!r} where an Answer with a tuple of words is expected.")
+        log_probability = None if answer.log_probability is None else float(answer.log_probability)
+        checked.append(Answer(tuple(answer.words), log_probability, answer.translation))
+    return checked
+
+
+def _log(name: str, protocol: str, error: _ApproachError) -> str:
+    cause = error.__cause__
+    logger.error("%s failed under the protocol %r.", name, protocol, exc_info=cause)
+    return f"{type(cause).__name__}: {cause}"
+
+
+@contextlib.contextmanager
+def _blame() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _ApproachError from error
+
+
+def _check(approaches, questions, **counts):
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {count}.")
+    if unknown := set(questions) - set(PROTOCOLS):
+        raise ValueError(f"Unknown protocol {', '.join(sorted(unknown))}; there are {', '.join(PROTOCOLS)}.")
+    for protocol in questions:
+        if not questions[protocol]:
+            raise ValueError(f"There are no questions under the protocol {protocol!r}; hand in text with sentences.")
+    names = [approach.name for approach in approaches]
+    if not any(_asked(approach, questions) for approach in approaches):
+        raise ValueError(
+            f"None of the approaches ({', '.join(names) or 'there are none'}) takes part in the protocols asked for "
+            f"({', '.join(questions) or 'none'})."
+        )
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"An approach's name is also a folder's: letters, digits, '_', '.', '+', '-'; got {name!r}."
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"{names.count(name)} approaches are called {name!r}; give each a name of its own.")
+    for approach in approaches:
+        for protocol in _asked(approach, questions):
+            if approach.reads_translations and any(question.translation is None for question in questions[protocol]):
+                raise ValueError(
+                    f"The approach {approach.name!r} reads translations, and questions under {protocol!r} have none; "
+                    "translate them with `tall_hf.data.translate_corpus`."
+                )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second command out of the folder; a killed process holds no lock."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"Another process is evaluating into {folder}; wait for it, or name another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} questions/s")
+
+
+def _progress(console: Console | None) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+    )

@@ -1,0 +1,89 @@
+"""Answers kept on the disk as they are made, in shards that outlive an interruption."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .approach import Answer
+from .cost import Cost
+
+
+_UNFINISHED = ".unfinished"
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits that stand for a JSON value.
+
+    Raises:
+        TypeError: the value is none.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any):
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+class AnswerStore:
+    """The answers of one approach to one list of questions, in a folder of its own.
+
+    A shard is a JSON file with the answers to consecutive questions and what they cost. It is written aside, then
+    renamed, so what lies in the folder is whole, and an interrupted run goes on behind it.
+
+    Args:
+        folder: its name must stand for all that decides the answers.
+
+    Raises:
+        ValueError: a file in the folder is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.answers: list[Answer] = []
+        self.cost = Cost()
+        for left in folder.glob(f".*{_UNFINISHED}"):
+            left.unlink()
+        for path in sorted(folder.glob("*.json")):
+            try:
+                shard = json.loads(path.read_text(encoding="utf-8"))
+                answers = [Answer(**{**answer, "words": tuple(answer["words"])}) for answer in shard["answers"]]
+                first, cost = shard["first_question"], Cost(**shard["cost"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path} is damaged ({error}). Delete {folder} and run the same command again."
+                ) from error
+            if first != len(self.answers):
+                raise ValueError(
+                    f"{path} begins with question {first}, but the shards before it end at question "
+                    f"{len(self.answers)}. Delete {folder} and run the same command again."
+                )
+            self.answers += answers
+            self.cost += cost
+
+    def add(self, answers: Sequence[Answer], cost: Cost):
+        """Write the answers to the next questions."""
+        first = len(self.answers)
+        shard = {
+            "first_question": first,
+            "cost": dataclasses.asdict(cost),
+            "answers": [dataclasses.asdict(answer) for answer in answers],
+        }
+        write_json(self.folder / f"{first:09}.json", shard)
+        self.answers += answers
+        self.cost += cost

@@ -1,0 +1,332 @@
+"""Asking approaches: kept answers, kills, errors of one approach, and what is refused."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import answering
+import pytest
+import torch
+from answering import QUESTIONS, Drawing
+from datasets import Dataset
+
+from tall_hf.evaluation.approach import Answer, Approach, Question, TrainingText
+from tall_hf.evaluation.cost import Cost, CostMeter
+from tall_hf.evaluation.run import evaluate_approaches
+
+
+class Counting(Approach):
+    """Answers with its word, counts the questions, and can be told to fail."""
+
+    def __init__(self, name="counting", word="a", fails_at=None, protocols=("clean",), error=None, **settings):
+        self.name = name
+        self.word = word
+        self.fails_at = fails_at
+        self.protocols = protocols
+        self.error = error or RuntimeError("no more")
+        self._settings = {"word": word, **settings}
+        self.asked = []
+        self.closed = 0
+
+    def settings(self):
+        return self._settings
+
+    def answer(self, questions, protocol, top_k=5):
+        if self.fails_at is not None and len(self.asked) >= self.fails_at:
+            raise self.error
+        self.asked += questions
+        return [Answer((self.word,)) for _ in questions]
+
+    def close(self):
+        self.closed += 1
+
+
+class Learning(Counting):
+    """Learns the training text's first word; counts how often it does and how often it only loads."""
+
+    fits = loads = 0
+
+    def fit(self, training, folder):
+        if training is None:
+            raise ValueError("there is no text: run `tall prepare`")
+        path = folder / "word.txt"
+        if path.exists():
+            self.loads += 1
+        else:
+            self.fits += 1
+            path.write_text(training.train["missing_word"][0])
+        self.word = path.read_text()
+        return {"word": self.word}
+
+
+def text(word, fingerprint="f"):
+    return TrainingText(Dataset.from_dict({"missing_word": [word]}), None, fingerprint)
+
+
+def ask(approach, output, questions=QUESTIONS, **settings):
+    approaches = [approach] if isinstance(approach, Approach) else approach
+    return evaluate_approaches(approaches, {"clean": questions}, output, **{"batch_size": 8, **settings})
+
+
+# --- kept answers ----------------------------------------------------------------------------------------------------
+
+
+def test_questions_are_asked_longest_first_and_answered_in_their_own_order(tmp_path):
+    class Echo(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            self.asked += questions
+            return [Answer((question.truncated,)) for question in questions]
+
+    approach = Echo()
+    (run,) = ask(approach, tmp_path).runs
+    lengths = [len(question.truncated) for question in approach.asked]
+    assert lengths == sorted(lengths, reverse=True)
+    assert [answer.words[0] for answer in run.answers] == [question.truncated for question in QUESTIONS]
+    assert approach.closed == 1
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+def test_a_killed_process_goes_on_behind_its_last_shard_to_the_answers_of_an_undisturbed_one(tmp_path, batches):
+    expected = answering.ask(tmp_path / "undisturbed").runs[0].answers
+    output = tmp_path / "killed"
+    child = [sys.executable, answering.__file__, str(output), str(batches)]
+    killed = subprocess.run(
+        child, capture_output=True, timeout=120, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    log = output.with_suffix(".jsonl")
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+    assert before == batches
+
+    run = answering.ask(output).runs[0]
+    assert run.answers == expected
+    assert len(set(expected)) > 10  # drawn, not constant
+    asked_again = len(log.read_text().splitlines()) - before
+    assert asked_again == 13 - 2 * (batches // 2)  # of 13 batches, two a shard
+
+
+def test_seconds_and_memory_of_interrupted_calls_are_added_up(tmp_path):
+    class Slow(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            time.sleep(0.02)
+            return super().answer(questions, protocol, top_k)
+
+    first = ask(Slow(fails_at=24), tmp_path, shard_batches=1).runs[0]
+    assert first.answers is None and first.answering.seconds >= 3 * 0.02
+    again = ask(Slow(), tmp_path, shard_batches=1).runs[0]
+    assert again.answering.seconds >= 7 * 0.02
+    assert again.answering.seconds > first.answering.seconds
+    assert ask(Slow(), tmp_path).runs[0].answering == again.answering  # all kept, nothing measured anew
+
+
+CHANGES = {
+    "settings": lambda output: ask(changed := Counting(beams=2), output) and changed,
+    "name": lambda output: ask(changed := Counting(name="other"), output) and changed,
+    "batch size": lambda output: ask(changed := Counting(), output, batch_size=9) and changed,
+    "top k": lambda output: ask(changed := Counting(), output, top_k=9) and changed,
+    "seed": lambda output: ask(changed := Counting(), output, seed=1) and changed,
+    "questions": lambda output: ask(changed := Counting(), output, [*QUESTIONS, Question("one", "more")]) and changed,
+    "order": lambda output: ask(changed := Counting(), output, QUESTIONS[::-1]) and changed,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_decides_answers_makes_them_anew_and_the_old_ones_stay(tmp_path, change):
+    ask(Counting(), tmp_path)
+    assert len(CHANGES[change](tmp_path).asked) >= len(QUESTIONS)
+    same = Counting()
+    ask(same, tmp_path)
+    assert same.asked == []
+
+
+def test_what_does_not_decide_answers_asks_nothing_again(tmp_path):
+    ask(Counting(), tmp_path)
+    same = Counting()
+    marked = [dataclasses.replace(question, translation="read by others", group="g") for question in QUESTIONS]
+    # An approach that does not learn has nothing from the training text either.
+    ask([Counting("first"), same], tmp_path, marked, training=text("b"), shard_batches=1)
+    assert same.asked == []
+
+
+def test_an_approach_that_reads_translations_is_asked_again_when_they_change(tmp_path):
+    def asked(translation):
+        approach = Counting()
+        approach.reads_translations = True
+        ask(approach, tmp_path, [Question("a", "b", translation)])
+        return len(approach.asked)
+
+    assert [asked("one"), asked("one"), asked("two")] == [1, 0, 1]
+
+
+def test_draws_depend_on_approach_protocol_and_seed_and_not_on_who_drew_before(tmp_path):
+    def answers(output, name="drawing", seed=0, *before):
+        approach = Drawing()
+        approach.name = name
+        results = evaluate_approaches(
+            [*before, approach], {"clean": QUESTIONS, "paper": QUESTIONS}, tmp_path / output, seed=seed
+        )
+        return {run.protocol: run.answers for run in results.runs if run.approach == name}
+
+    first = answers("one")
+    torch.manual_seed(7)
+    other = Drawing()
+    other.name = "other"
+    assert answers("two", "drawing", 0, other) == first
+    assert first["clean"] != first["paper"]
+    assert answers("three", seed=1) != first
+    assert answers("four", "renamed") != first
+
+
+# --- learning --------------------------------------------------------------------------------------------------------
+
+
+def test_learning_happens_once_and_again_for_another_text(tmp_path):
+    first, again, other = Learning(), Learning(), Learning()
+    run = ask(first, tmp_path, training=text("dog")).runs[0]
+    assert (first.fits, run.learned, run.answers[0].words) == (1, {"word": "dog"}, ("dog",))
+    assert run.fitting.seconds > 0
+    kept = ask(again, tmp_path, training=text("dog")).runs[0]
+    assert (again.fits, again.loads) == (0, 0)  # every answer is there: not even loaded
+    assert (kept.learned, kept.fitting) == (run.learned, run.fitting)
+    run = ask(other, tmp_path, training=text("cat", "g")).runs[0]
+    assert (other.fits, run.answers[0].words) == (1, ("cat",))
+
+
+def test_what_was_learned_is_loaded_for_new_questions(tmp_path):
+    ask(Learning(), tmp_path, training=text("dog"))
+    more = Learning()
+    run = ask(more, tmp_path, [Question("new", "one")], training=text("dog")).runs[0]
+    assert (more.fits, more.loads, run.answers[0].words) == (0, 1, ("dog",))
+
+
+# --- errors of an approach -------------------------------------------------------------------------------------------
+
+
+def test_an_approach_that_raises_half_way_keeps_its_answers_and_the_others_go_on(tmp_path, caplog):
+    failing, others = Counting("failing", fails_at=16), [Counting("one"), Counting("two")]
+    results = ask([others[0], failing, others[1]], tmp_path)
+    assert [run.approach for run in results.failed] == ["failing"]
+    assert results.failed[0].error == "RuntimeError: no more" and results.failed[0].answers is None
+    assert all(len(run.answers) == len(QUESTIONS) for run in results.runs if run.approach != "failing")
+    assert failing.closed == 1
+    assert "Traceback" in caplog.text and "no more" in caplog.text
+    mended = Counting("failing")
+    assert ask(mended, tmp_path).runs[0].error is None
+    assert len(mended.asked) == len(QUESTIONS) - 16
+
+
+@pytest.mark.parametrize("place", ["settings", "fit", "close"])
+def test_an_error_anywhere_in_an_approach_is_its_own(tmp_path, place):
+    class Broken(Counting):
+        calls = 0
+
+        def _fail(self, *args):
+            Broken.calls += 1
+            raise KeyError("x")
+
+    setattr(Broken, place, Broken._fail)
+    broken = Broken("broken", protocols=("clean", "paper"))
+    results = evaluate_approaches([broken, Counting()], {"clean": QUESTIONS, "paper": QUESTIONS}, tmp_path)
+    assert len(results.of("clean")) == 2 and results.runs[-1].answers
+    assert [run.error for run in results.runs if run.approach == "broken"] == [
+        None if place == "close" else "KeyError: 'x'"
+    ] * 2
+    if place == "fit":  # which may take hours
+        assert Broken.calls == 1
+
+
+def test_unequal_lengths_are_the_approachs_error(tmp_path):
+    class Short(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            return super().answer(questions, protocol, top_k)[1:]
+
+    error = ask(Short(), tmp_path).runs[0].error
+    assert error == "ValueError: It gave 7 answers to 8 questions; one is expected for each, in order."
+
+
+def test_a_string_of_words_is_no_answer(tmp_path):
+    class Plain(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            return [Answer("word") for _ in questions]
+
+    assert "tuple of words" in ask(Plain(), tmp_path).runs[0].error
+
+
+def test_an_interrupt_is_not_an_approachs_error_and_loses_no_whole_batch(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        ask(interrupted := Counting(fails_at=16, error=KeyboardInterrupt()), tmp_path)
+    assert interrupted.closed == 1
+    ask(again := Counting(), tmp_path)
+    assert len(again.asked) == len(QUESTIONS) - 16
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("approaches", "questions", "settings", "message"),
+    [
+        ([Counting()], {"clean": []}, {}, "no questions under the protocol 'clean'"),
+        ([Counting()], {"dirty": QUESTIONS}, {}, "Unknown protocol dirty; there are clean, paper"),
+        ([], {"clean": QUESTIONS}, {}, "there are none"),
+        ([Counting()], {"paper": QUESTIONS}, {}, "None of the approaches .counting. takes part"),
+        ([Counting(), Counting()], {"clean": QUESTIONS}, {}, "2 approaches are called 'counting'"),
+        ([Counting("../up")], {"clean": QUESTIONS}, {}, "also a folder's"),
+        ([Counting()], {"clean": QUESTIONS}, {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+    ],
+)
+def test_refused(tmp_path, approaches, questions, settings, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_approaches(approaches, questions, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_questions_without_translations_are_refused_for_those_who_read_them(tmp_path):
+    approach = Counting()
+    approach.reads_translations = True
+    with pytest.raises(ValueError, match="'counting' reads translations, and questions under 'clean' have none"):
+        ask(approach, tmp_path)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    ask(Counting(), tmp_path, shard_batches=1)
+    shard = sorted(tmp_path.glob("answers/clean/counting/*/*.json"))[1]
+    shard.write_text(shard.read_text()[:40])
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged .* Delete .* same command"):
+        ask(Counting(), tmp_path)
+    shard.unlink()
+    with pytest.raises(ValueError, match="the shards before it end at question 8"):
+        ask(Counting(), tmp_path)
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    class Inside(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            with pytest.raises(BlockingIOError, match="Another process is evaluating"):
+                ask(Counting("second"), tmp_path)
+            return super().answer(questions, protocol, top_k)
+
+    assert ask(Inside(), tmp_path).runs[0].error is None
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_peak_of_memory_is_seen_although_it_is_given_back():
+    with CostMeter() as meter:
+        before = meter._peak
+        block = torch.ones(64 * 2**20)  # 256 MiB, and the pages are touched
+        time.sleep(0.1)
+        del block
+    assert meter.cost.peak_memory - before > 200 * 2**20
+    assert 0.1 <= meter.cost.seconds < 10
+
+
+def test_costs_add_up():
+    total = Cost(1.5, 10, None) + Cost(2.0, 7, 3)
+    assert total == Cost(3.5, 10, 3)
+    assert Cost(**json.loads(json.dumps(dataclasses.asdict(total)))) == total
