@@ -4,7 +4,6 @@ This folder is what travels to the Hub: flat files that import torch, transforme
 Stage numbers and section references are those of the TALL paper (arXiv 2506.05057).
 """
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,19 +13,19 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     GenerationConfig,
     GenerationMixin,
-    MarianConfig,
     PreTrainedModel,
 )
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.models.marian.modeling_marian import MarianDecoder, MarianEncoder
 from transformers.utils import can_return_tuple, logging
 
 from .alignment_tall import DimensionAlignment
 from .configuration_tall import TALLConfig
 from .generation_tall import TALLTextMixin
+from .marian_tall import build_source_decoder, build_target_encoder
+from .parameters_tall import parameter_table
 
 
 if TYPE_CHECKING:
@@ -116,11 +115,9 @@ class TALLEncoder(TALLPreTrainedModel):
         if config.source_bridge != "none":
             self.source_alignment = self._alignment(source_size, llm_size)
         if config.source_bridge in ("marian", "gated"):
-            self.source_decoder = MarianDecoder(_source_decoder_config(config, llm_size))
-            self.source_decoder.embed_tokens = None  # its queries are the LLM's embeddings
+            self.source_decoder = build_source_decoder(config, llm_size)
         self.target_alignment = self._alignment(llm_size, target_size)
-        self.target_encoder = MarianEncoder(_target_encoder_config(config))
-        self.target_encoder.embed_tokens = None  # it reads aligned states
+        self.target_encoder = build_target_encoder(config)
 
         self.freeze_parts()
         self.post_init()
@@ -503,37 +500,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             tables of the two custom transformers as trained. The tied LM head is listed but not in the total, and
             neither is the half of the LR→HR translator that only translates, which stands below it.
         """
-        encoder = self.encoder
-        llm_embeddings = encoder.llm.get_input_embeddings()
-        source_encoder = encoder.translator.get_encoder()
-        head_is_tied = self.config.tie_word_embeddings
-        rows = [
-            ("LR→HR encoder", _count(source_encoder), 0, _count(source_encoder, True)),
-            ("LLM embeddings", _count(llm_embeddings), 0, _count(llm_embeddings, True)),
-            _adapter_row("alignment 1", encoder.source_alignment),
-            _adapter_row("custom decoder 1", encoder.source_decoder),
-            (
-                "LLM body",
-                _count(encoder.llm) - _count(llm_embeddings),
-                0,
-                _count(encoder.llm, True) - _count(llm_embeddings, True),
-            ),
-            _adapter_row("alignment 2", encoder.target_alignment),
-            _adapter_row("custom encoder 2", encoder.target_encoder),
-            ("HR→LR decoder", _count(self.decoder), 0, _count(self.decoder, True)),
-        ]
-        if encoder.gate is not None:
-            rows.insert(4, ("gate", 1, 1, int(encoder.gate.requires_grad)))
-        head = ("LM head", _count(self.lm_head), 0, _count(self.lm_head, True))
-        if not head_is_tied:
-            rows.append(head)
-        total = ("total", *(sum(column) for column in list(zip(*rows, strict=True))[1:]))
-        if head_is_tied:
-            rows.append(("LM head (tied)", head[1], 0, 0))
-        rows.append(total)
-        decoder_half = _count(encoder.translator) - _count(source_encoder)
-        rows.append(("LR→HR decoder (translation only, not in the total)", decoder_half, 0, 0))
-        return rows
+        return parameter_table(self)
 
 
 def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -561,59 +528,6 @@ def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor)
         index = order if tensor.dim() == 2 else order.unsqueeze(-1).expand_as(tensor)
         moved.append(tensor.gather(1, index))
     return tuple(moved)
-
-
-def _source_decoder_config(config: TALLConfig, width: int) -> MarianConfig:
-    """Custom decoder 1: layers, heads and feed-forward of the LR→HR translator's decoder at the LLM's width."""
-    part = config.lr_hr_config
-    return _marian_config(
-        config,
-        part,
-        d_model=width,
-        decoder_layers=part.decoder_layers,
-        decoder_attention_heads=config.bridge_heads,
-        decoder_ffn_dim=part.decoder_ffn_dim,
-        # The cache and the masks count layers and heads by the encoder's fields.
-        encoder_layers=part.decoder_layers,
-        encoder_attention_heads=config.bridge_heads,
-        activation_function="gelu",
-        is_decoder=True,
-    )
-
-
-def _target_encoder_config(config: TALLConfig) -> MarianConfig:
-    """Custom encoder 2: a Marian encoder with the HR→LR translator's encoder settings."""
-    part = config.hr_lr_config
-    return _marian_config(
-        config,
-        part,
-        d_model=part.d_model,
-        encoder_layers=part.encoder_layers,
-        encoder_attention_heads=part.encoder_attention_heads,
-        encoder_ffn_dim=part.encoder_ffn_dim,
-        activation_function=part.activation_function,
-    )
-
-
-def _marian_config(config: TALLConfig, part, **settings) -> MarianConfig:
-    marian_config = MarianConfig(
-        # Neither custom transformer embeds tokens; one row is the smallest table Marian can be built with.
-        vocab_size=1,
-        pad_token_id=0,
-        eos_token_id=0,
-        decoder_start_token_id=0,
-        forced_eos_token_id=None,
-        max_position_embeddings=part.max_position_embeddings,
-        scale_embedding=part.scale_embedding,
-        dropout=part.dropout,
-        attention_dropout=part.attention_dropout,
-        activation_dropout=part.activation_dropout,
-        init_std=part.init_std,
-        is_encoder_decoder=False,
-        **settings,
-    )
-    marian_config._attn_implementation = copy.copy(config._attn_implementation)
-    return marian_config
 
 
 def _freeze(part: nn.Module):
@@ -662,16 +576,6 @@ def _check_length(name, input_ids, limit, past_length=0):
 def _expected_embedding_std(config: TALLConfig) -> float:
     llm_config = config.llm_config.get_text_config()
     return getattr(llm_config, "initializer_range", None) or getattr(llm_config, "init_std", 1.0)  # OPT says init_std
-
-
-def _count(module, requires_grad_only=False):
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not requires_grad_only)
-
-
-def _adapter_row(name, module):
-    if module is None:
-        return (name, 0, 0, 0)
-    return (name, _count(module), _count(module), _count(module, True))
 
 
 TALLForCausalLM.register_for_auto_class("AutoModelForCausalLM")
