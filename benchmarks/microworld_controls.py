@@ -58,6 +58,7 @@ def run(variant: str, seed: int, recipe: Recipe, world: World, permuted: World, 
     set_seed(seed)
     train_records, held_out = world.records(seed)
     switches = {"alignment_dropout": recipe.alignment_dropout, "warm_start": recipe.warm_start}
+    switches["gate_init"] = recipe.gate_init
     switches["source_bridge"] = "none" if variant == "no source path" else recipe.source_bridge
     with tempfile.TemporaryDirectory() as folder:
         model, processor = compose(

@@ -70,8 +70,12 @@ class TALLConfig(PreTrainedConfig):
             The translator back, of which the decoder and its LM head are used (Marian, M2M100/NLLB, mBART).
         source_bridge (`str`, defaults to `"marian"`):
             How the source sentence reaches the LLM. `"marian"`: custom decoder 1 of the paper writes the LLM's input;
-            `"gated"`: its output is added to the LLM's own embeddings behind a gate that starts closed; `"concat"`: the
-            aligned source states stand before the embeddings of the translation; `"none"`: the translation alone.
+            `"gated"`: its output is added to the LLM's own embeddings behind a gate; `"concat"`: the aligned source states
+            stand before the embeddings of the translation; `"none"`: the translation alone.
+        gate_init (`float`, defaults to 0.0):
+            Where a gated bridge's gate g starts; tanh(g) is its width. At 0 the LLM first reads exactly what it was
+            pretrained on, but the gate and what stands behind it hold each other back: neither learns much while the other
+            is at its start. Slightly open (0.2) they learn from the first step.
         source_fusion (`str`, defaults to `"last"`):
             Which layers of the source encoder are read. `"last"`: the last one, as in the paper.
         alignment_hidden_size (`int`, *optional*):
@@ -108,6 +112,7 @@ class TALLConfig(PreTrainedConfig):
     source_fusion: str = "last"
     alignment_hidden_size: int | None = None
     alignment_dropout: float = 0.1
+    gate_init: float = 0.0
     bridge_attention_heads: int | None = None
     initializer_range: float = 0.02
     translation_generation_config: dict | None = None
@@ -167,6 +172,12 @@ class TALLConfig(PreTrainedConfig):
         dropout = self.alignment_dropout
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"`alignment_dropout` must be a number in [0, 1), got {dropout!r}.")
+        if (
+            isinstance(self.gate_init, bool)
+            or not isinstance(self.gate_init, int | float)
+            or not abs(self.gate_init) <= 3
+        ):
+            raise ValueError(f"`gate_init` must be a number in [-3, 3], got {self.gate_init!r}; 0.2 is slightly open.")
         for name in ("lr_hr_config", "hr_lr_config"):
             model_type = getattr(self, name).model_type
             if model_type not in TRANSLATOR_TYPES:

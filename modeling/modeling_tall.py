@@ -81,7 +81,7 @@ class TALLPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, TALLEncoder):
             if module.gate is not None:
-                init.zeros_(module.gate)
+                init.constant_(module.gate, self.config.gate_init)
             if module.embedding_std is not None:
                 init.constant_(module.embedding_std, _expected_embedding_std(self.config))
         elif isinstance(module, TALLForCausalLM):

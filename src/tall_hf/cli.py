@@ -72,7 +72,9 @@ class _UserErrors:
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback, not its message alone.")] = False):
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback, not its message alone.")] = False,
+):
     _UserErrors.show_traceback = debug
 
 
@@ -88,6 +90,7 @@ def compose(
     bridge_heads: Annotated[int | None, typer.Option(help="Attention heads of custom decoder 1.")] = None,
     alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
+    gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.0,
     warm_start: Annotated[bool, typer.Option(help="Start the adapters from the translators' own layers.")] = False,
     dtype: Annotated[Dtype, typer.Option(help="One dtype for all parts.")] = "float32",
     allow_pickle: Annotated[bool, typer.Option(help="Accept parts that have pickled weights only.")] = False,
@@ -114,6 +117,7 @@ def compose(
             bridge_attention_heads=bridge_heads,
             alignment_hidden_size=alignment_hidden_size,
             alignment_dropout=alignment_dropout,
+            gate_init=gate_init,
         )
         publishing.save(model, processor, output)
     _print_parameters(model, Console())
@@ -272,6 +276,8 @@ def info(
         switches.add_row(name, "twice the output width" if value is None else str(value))
     if config.source_bridge in ("marian", "gated"):
         switches.add_row("bridge_attention_heads", str(config.bridge_heads))
+    if config.source_bridge == "gated":
+        switches.add_row("gate_init", str(config.gate_init))
     switches.add_row("dtype", str(config.dtype).removeprefix("torch."))
     console.print(switches)
 

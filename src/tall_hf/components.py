@@ -26,6 +26,7 @@ SWITCHES = (
     "alignment_hidden_size",
     "alignment_dropout",
     "bridge_attention_heads",
+    "gate_init",
     "initializer_range",
 )
 

@@ -116,6 +116,7 @@ def swapped_accuracy(world, relations, recipe, seed=0):
     model, processor = compose(
         *map(component_path, ("lr_hr", "llm", "hr_lr")),
         source_bridge="gated",
+        gate_init=recipe.gate_init,
         alignment_dropout=recipe.alignment_dropout,
         warm_start=recipe.warm_start,
     )

@@ -17,6 +17,7 @@ EVERY_SWITCH = {
     "alignment_hidden_size": 48,
     "alignment_dropout": 0.25,
     "bridge_attention_heads": 7,
+    "gate_init": 0.2,
     "initializer_range": 0.05,
     "translation_generation_config": {"num_beams": 3, "max_length": 40},
     "components": {"llm": {"name_or_path": "org/llm", "revision": "abc"}},
@@ -150,6 +151,12 @@ def test_dropout_is_a_probability_below_one(wrong):
     with pytest.raises(ValueError, match=r"`alignment_dropout` must be a number in \[0, 1\)"):
         TALLConfig(alignment_dropout=wrong)
     assert TALLConfig(alignment_dropout=0).alignment_dropout == 0
+
+
+@pytest.mark.parametrize("wrong", [True, "0.2", 3.5, float("nan"), None])
+def test_a_gate_that_cannot_be_is_refused(wrong):
+    with pytest.raises(ValueError, match="`gate_init` must be a number"):
+        TALLConfig(gate_init=wrong)
 
 
 def test_switches_are_checked_again_when_saved(tmp_path):

@@ -79,6 +79,11 @@ def test_a_closed_gate_feeds_the_llm_its_own_embeddings(part_folders):
     assert not torch.allclose(fed["inputs_embeds"], own, atol=1e-2)
 
 
+def test_a_gate_starts_where_the_configuration_says(part_folders):
+    model, _ = compose(**part_folders(), source_bridge="gated", gate_init=0.25)
+    assert model.encoder.gate.item() == 0.25
+
+
 def test_a_closed_gate_learns_to_open(part_folders):
     model, processor = compose(**part_folders(), source_bridge="gated")
     model(**training_batch(model, processor)).loss.backward()

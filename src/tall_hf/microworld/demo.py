@@ -58,7 +58,7 @@ class Recipe:
         gate_learning_rate: the same for the gated bridge's gate, a single number that has to move far.
         weight_decay: of AdamW, on the adapters and not on the gate.
         warm_start: as in `compose`.
-        alignment_dropout: a switch of TALLConfig.
+        gate_init, alignment_dropout: switches of TALLConfig.
     """
 
     source_bridge: str = "gated"
@@ -68,6 +68,7 @@ class Recipe:
     gate_learning_rate: float = 4e-3
     weight_decay: float = 0.05
     warm_start: bool = True
+    gate_init: float = 0.2
     alignment_dropout: float = 0.1
 
 
@@ -365,6 +366,7 @@ def demo(
         llm=llm,
         hr_lr=hr_lr,
         source_bridge=recipe.source_bridge,
+        gate_init=recipe.gate_init,
         alignment_dropout=recipe.alignment_dropout,
         warm_start=recipe.warm_start,
     )
