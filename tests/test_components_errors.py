@@ -130,7 +130,7 @@ def test_a_repository_without_safetensors_names_the_branch_that_may_have_them(co
     pickle_weights(copies["lr_hr"])
     part = components.Component(str(copies["lr_hr"]), "main")  # a revision: it came from the Hub
     with pytest.raises(OSError, match="@refs/pr/1.*allow_pickle=True"):
-        components._load_part(part, AutoModelForSeq2SeqLM, torch.float32, None, False)
+        components.load_part(part, AutoModelForSeq2SeqLM, torch.float32, None, False)
 
 
 def test_a_part_without_tokenizer_files_is_named(copies):

@@ -121,13 +121,13 @@ def compose(
     part_configs = {f"{role}_config": part.load(AutoConfig, token=token) for role, part in parts.items()}
     components = {role: {"name_or_path": part.name_or_path, "revision": part.revision} for role, part in parts.items()}
     config = TALLConfig(**part_configs, components=components, **config_switches)
-    tokenizers = {role: _load_tokenizer(part, token) for role, part in parts.items()}
+    tokenizers = {role: load_tokenizer(part, token) for role, part in parts.items()}
     _check_vocabularies(parts, tokenizers, config)
 
     models = {
-        "lr_hr": _load_part(parts["lr_hr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
-        "llm": _load_part(parts["llm"], AutoModel, dtype, token, allow_pickle),
-        "hr_lr": _load_part(parts["hr_lr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
+        "lr_hr": load_part(parts["lr_hr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
+        "llm": load_part(parts["llm"], AutoModel, dtype, token, allow_pickle),
+        "hr_lr": load_part(parts["hr_lr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
     }
     config.translation_generation_config = _translation_settings(
         models["lr_hr"].generation_config, tokenizers["lr_hr"], pivot_lang
@@ -136,7 +136,7 @@ def compose(
     if warm_start:
         state_dict.update(_warm_start(models, config))
     model = _assemble(config, state_dict, dtype, attn_implementation, device_map)
-    start_ids = _decoder_start_ids(models["hr_lr"], tokenizers["hr_lr"], source_lang)
+    start_ids = decoder_start_ids(models["hr_lr"], tokenizers["hr_lr"], source_lang)
     model.generation_config = _generation_settings(models["hr_lr"].generation_config, start_ids)
     processor = TALLProcessor(
         tokenizer=tokenizers["hr_lr"],
@@ -152,7 +152,8 @@ def compose(
     return model, processor
 
 
-def _load_tokenizer(part: Component, token):
+def load_tokenizer(part: Component, token: str | bool | None = None):
+    """The tokenizer of a checkpoint; OSError if its files are missing or broken."""
     try:
         tokenizer = part.load(AutoTokenizer, token=token)
         known = len(tokenizer.get_vocab())
@@ -167,7 +168,13 @@ def _load_tokenizer(part: Component, token):
     return tokenizer
 
 
-def _load_part(part: Component, auto_class, dtype, token, allow_pickle):
+def load_part(part: Component, auto_class, dtype: torch.dtype, token: str | bool | None = None, allow_pickle=False):
+    """The model of a checkpoint, by safetensors unless `allow_pickle`.
+
+    Raises:
+        OSError: there are no such weights, or they are broken.
+        ValueError: weights are missing or of another shape.
+    """
     try:
         with _quiet_transformers():
             model, info = part.load(
@@ -320,7 +327,7 @@ def _translation_settings(generation_config: GenerationConfig, tokenizer, pivot_
     return settings
 
 
-def _decoder_start_ids(writer, tokenizer, source_lang) -> list[int]:
+def decoder_start_ids(writer, tokenizer, source_lang: str | None) -> list[int]:
     """What the HR→LR decoder reads before the first word: its start token, then its language where it has many."""
     settings = writer.generation_config
     start = settings.decoder_start_token_id

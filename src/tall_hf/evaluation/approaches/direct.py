@@ -1,0 +1,55 @@
+"""Direct: the language model by itself continues the text in the low-resource language."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..approach import Answer, Approach, Question
+from ..fingerprint import model_fingerprint
+from .language_model import LanguageModel
+from .loading import Loader
+
+
+class Direct(Approach):
+    """Ask a causal language model for the next word of the low-resource text.
+
+    "clean": the most probable whole words, and the probability of the missing one. "paper": one word of ten sampled tokens.
+
+    Args:
+        load: gives the language model with its head, and its tokenizer; see `loading.loader`.
+        name: in the table.
+        num_beams: how many unfinished words are followed at a time; `max(16, 2 * top_k)` when not given.
+    """
+
+    def __init__(self, load: Loader, name: str = "direct", num_beams: int | None = None):
+        self.name = name
+        self.load = load
+        self.num_beams = num_beams
+        self._model: LanguageModel | None = None
+        self._fingerprint: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        if self._fingerprint is None:
+            self._fingerprint = model_fingerprint(self.model.llm, self.model.tokenizer)
+        return {"llm": self._fingerprint, "num_beams": self.num_beams}
+
+    @property
+    def model(self) -> LanguageModel:
+        """What is asked; loaded when it is first needed."""
+        if self._model is None:
+            self._model = LanguageModel(*self.load(), num_beams=self.num_beams)
+        return self._model
+
+    def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
+        texts = [question.truncated for question in questions]
+        if protocol == "paper":
+            words = (word.strip(".,") for word in self.model.sample_words(texts))
+            return [Answer((word,) if word else ()) for word in words]
+        found = self.model.next_words(texts, top_k)
+        log_probabilities = self.model.log_probabilities(texts, [question.missing_word for question in questions])
+        return [
+            Answer(tuple(word for word, _ in words), log_probability)
+            for words, log_probability in zip(found, log_probabilities, strict=True)
+        ]
+
+    def close(self):
+        self._model = None
