@@ -188,9 +188,19 @@ def split_last_word(sentence: str, split: Callable[[str], list[str]] = str.split
     return truncated, word
 
 
+def words_of(sentence: str, split: Callable[[str], list[str]] = str.split) -> list[str]:
+    """The words of a normalised sentence, without the punctuation around and between them."""
+    return [strip_punctuation(token) for token in split(sentence) if is_word(token)]
+
+
 def count_words(sentence: str, split: Callable[[str], list[str]] = str.split) -> int:
     """How many tokens have a letter or a digit."""
-    return sum(map(_is_word, split(sentence)))
+    return sum(map(is_word, split(sentence)))
+
+
+def is_word(token: str) -> bool:
+    """Whether a token has a letter or a digit."""
+    return any(unicodedata.category(char)[0] in "LN" for char in token)
 
 
 def in_validation(sentence: str, share: float) -> bool:
@@ -213,6 +223,24 @@ def read_texts(
         ValueError: an unknown suffix, an empty file, a file that is not UTF-8, a column that does not exist, or a value
             that is not text.
     """
+    return (text for text, _ in read_grouped_texts(source, column))
+
+
+def read_grouped_texts(
+    source: str | os.PathLike | Dataset | IterableDataset | Iterable[str],
+    column: str | None = None,
+    group_column: str | None = None,
+) -> Iterator[tuple[str | None, str | None]]:
+    """As `read_texts`, each text with what it is grouped by.
+
+    Args:
+        source, column: as for `read_texts`.
+        group_column: which column names the group, such as a domain; every group is None when not given.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_texts`.
+    """
+    named = [name for name in (column, group_column) if name is not None]
     if isinstance(source, DatasetDict | IterableDatasetDict):
         raise ValueError(
             f"This is {type(source).__name__} with splits {', '.join(map(str, source))}; pass one split of it."
@@ -228,18 +256,18 @@ def read_texts(
         if not source.is_file():
             raise FileNotFoundError(f"There is no file {source}.")
         if kind in TEXT_SUFFIXES:
-            if column is not None:
-                raise ValueError(f"{source} is plain text and has no column {column!r}; leave the column out.")
-            return _lines(source)
+            if named:
+                raise ValueError(f"{source} is plain text and has no column {named[0]!r}; leave the column out.")
+            return ((line, None) for line in _lines(source))
         for _ in _lines(source):  # the loaders would not say where a byte is wrong
             pass
         loader, options = _LOADERS[kind]
         source = load_dataset(loader, data_files=str(source), split="train", streaming=True, **options)
     if isinstance(source, Dataset | IterableDataset):
-        return _column(source, "text" if column is None else column)
-    if column is not None:
-        raise ValueError(f"An iterable of texts has no column {column!r}; leave the column out.")
-    return _checked(source)
+        return _columns(source, "text" if column is None else column, group_column)
+    if named:
+        raise ValueError(f"An iterable of texts has no column {named[0]!r}; leave the column out.")
+    return _checked((text, None) for text in source)
 
 
 def clean_sentences(
@@ -357,15 +385,11 @@ def _divide(sentence, split):
                 f"`split` returned {token!r}, which is not part of {sentence!r} before position {end}; it must return "
                 "parts of the sentence, in order."
             )
-        if _is_word(token):
+        if is_word(token):
             truncated = sentence[:start].rstrip()
             return truncated, sentence[len(truncated) : start][:1], strip_punctuation(token)
         end = start
     return "", "", ""
-
-
-def _is_word(token):
-    return any(unicodedata.category(char)[0] in "LN" for char in token)
 
 
 def _is_punctuation(char):
@@ -400,18 +424,22 @@ def _lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path} is empty.")
 
 
-def _column(dataset: Dataset | IterableDataset, column: str) -> Iterator[str | None]:
+def _columns(
+    dataset: Dataset | IterableDataset, column: str, group_column: str | None
+) -> Iterator[tuple[str | None, str | None]]:
     rows = iter(dataset)
     first = next(rows, None)
     names = dataset.column_names or list(first or ())
-    if column not in names:
-        raise ValueError(f"There is no column {column!r}; the columns are {', '.join(map(repr, names)) or 'none'}.")
+    for name in (column, group_column):
+        if name is not None and name not in names:
+            raise ValueError(f"There is no column {name!r}; the columns are {', '.join(map(repr, names)) or 'none'}.")
     rows = itertools.chain([] if first is None else [first], rows)
-    return _checked(row[column] for row in rows)
+    groups = ((row[column], None if group_column is None else row[group_column]) for row in rows)
+    return _checked((text, None if group is None else str(group)) for text, group in groups)
 
 
-def _checked(texts: Iterable[Any]) -> Iterator[str | None]:
-    for number, text in enumerate(texts, start=1):
+def _checked(rows: Iterable[tuple[Any, str | None]]) -> Iterator[tuple[str | None, str | None]]:
+    for number, (text, group) in enumerate(rows, start=1):
         if text is not None and not isinstance(text, str):
             raise ValueError(f"Row {number} holds {type(text).__name__} {text!r} where a text is expected.")
-        yield text
+        yield text, group

@@ -1,0 +1,248 @@
+"""The task: from texts to sentences without their last word, and the text that approaches learn from."""
+
+import dataclasses
+import hashlib
+import heapq
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from datasets import Dataset, IterableDataset
+from rich.table import Table
+
+from tall_hf.data.corpus import is_word, normalize, read_grouped_texts, split_last_word, words_of
+from tall_hf.data.prepare import load_translations
+
+from .approach import PROTOCOLS, Question, TrainingText
+
+
+# Words in a row that a sentence hardly has in common with another by chance.
+OVERLAP_WORDS = 7
+
+
+@dataclasses.dataclass
+class QuestionCounts:
+    """How many texts were read, why some were left out, and how many questions the others make.
+
+    Attributes:
+        read: texts read.
+        empty: nothing but spaces; under "clean" also nothing but marks and stray symbols.
+        too_short, too_long: fewer or more words than asked for.
+        overlapping: shares words in a row with the training text.
+        not_sampled: not among the `max_questions` that were drawn.
+        no_last_word: its last token has no letter and no digit ("clean" only).
+        one_word: nothing stands before the last word.
+        questions: those left.
+        duplicates: questions among them that have been asked before; they are kept.
+    """
+
+    read: int = 0
+    empty: int = 0
+    too_short: int = 0
+    too_long: int = 0
+    overlapping: int = 0
+    not_sampled: int = 0
+    no_last_word: int = 0
+    one_word: int = 0
+    questions: int = 0
+    duplicates: int = 0
+
+    def table(self) -> Table:
+        """The counts for a terminal."""
+        table = Table(title="Questions", title_justify="left")
+        table.add_column("texts")
+        table.add_column("count", justify="right")
+        table.add_column("share", justify="right")
+        rows = [("read", self.read)]
+        rows += [(f"left out: {why}", getattr(self, name)) for name, why in _LEFT_OUT.items()]
+        rows += [("questions", self.questions), ("asked before", self.duplicates)]
+        for name, count in rows:
+            table.add_row(name, f"{count:,}", f"{count / max(1, self.read):.1%}")
+        return table
+
+
+_LEFT_OUT = {
+    "empty": "empty",
+    "too_short": "too few words",
+    "too_long": "too many words",
+    "overlapping": "words in a row shared with the training text",
+    "not_sampled": "not drawn",
+    "no_last_word": "punctuation alone at the end",
+    "one_word": "a single word",
+}
+
+
+def read_questions(
+    source: str | os.PathLike | Dataset | IterableDataset | Iterable[str],
+    protocol: str = "clean",
+    *,
+    column: str | None = None,
+    group_column: str | None = None,
+    max_questions: int | None = None,
+    min_words: int = 0,
+    max_words: int | None = None,
+    strip_niqqud: bool = False,
+    split: Callable[[str], list[str]] = str.split,
+    training: TrainingText | None = None,
+    exclude_overlap: int | None = None,
+) -> tuple[list[Question], QuestionCounts]:
+    """Take the last word away from each sentence of an evaluation set.
+
+    "clean" normalises the text (`tall_hf.data.corpus.normalize`); the missing word is the last token without the
+    punctuation around it, and a sentence whose last token is nothing but punctuation is left out: it has no last word to
+    find. "paper" is the authors' reading: every '.' is removed, the last token between spaces is the missing word,
+    whatever it is, and only sentences of one word are left out. Evaluation sets are taken whole: duplicates are counted
+    and kept, and there are no bounds unless they are given.
+
+    Bounds, overlap and the draw of `max_questions` look at the normalised text under either protocol, so both ask about the
+    same sentences, but for those that "clean" must leave out.
+
+    Args:
+        source, column: as for `tall_hf.data.corpus.read_texts`.
+        protocol: "clean" or "paper".
+        group_column: which column names the group of a question, such as a domain.
+        max_questions: how many sentences to draw at most, by their hash: whatever the order of the file, and the same ones
+            each time. "clean" may ask fewer questions than were drawn.
+        min_words, max_words: leave out sentences of fewer, or more, words.
+        strip_niqqud: remove Hebrew vowel points, if the training text is without ("paper" asks about the text as it is).
+        split: divides a sentence into words, in order, each a part of the sentence, for scripts without spaces ("paper"
+            divides at spaces, as the authors do).
+        training: the text whose sentences `exclude_overlap` looks for.
+        exclude_overlap: leave out sentences that share so many words in a row with a training or validation sentence;
+            sentences of fewer words are left out if they are there as a whole. `OVERLAP_WORDS` is a sensible number.
+
+    Returns:
+        The questions in the order of the source, and the counts.
+
+    Raises:
+        ValueError: no sentence is left, an unknown protocol, impossible settings; and what `read_texts` raises.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {', '.join(map(repr, PROTOCOLS))}, got {protocol!r}.")
+    for name, value in (("max_questions", max_questions), ("exclude_overlap", exclude_overlap)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if max_words is not None and max_words < max(2, min_words):
+        raise ValueError(
+            f"`max_words` must be at least 2 and at least `min_words`, got min_words={min_words}, max_words={max_words}."
+        )
+    if exclude_overlap is not None and training is None:
+        raise ValueError(
+            "`exclude_overlap` compares with the training text: pass `training=training_text(folder)` of what `tall "
+            "prepare` wrote."
+        )
+    counts = QuestionCounts()
+    rows = _bounded(read_grouped_texts(source, column, group_column), min_words, max_words, split, counts)
+    if exclude_overlap is not None:
+        rows = _without_overlap(rows, training, exclude_overlap, strip_niqqud, split, counts)
+    if max_questions is not None:
+        rows = _drawn(rows, max_questions, counts)
+    questions, seen = [], set()
+    for _, text, group in rows:
+        if protocol == "clean":
+            truncated, word = _divide_clean(normalize(text, strip_niqqud), split, counts)
+        else:
+            truncated, word = _divide_as_the_authors(text, counts)
+        if word:
+            question = Question(truncated, word, group=group)
+            counts.duplicates += question.sentence in seen
+            seen.add(question.sentence)
+            questions.append(question)
+    counts.questions = len(questions)
+    if not questions:
+        reasons = [f"{getattr(counts, name):,} {why}" for name, why in _LEFT_OUT.items() if getattr(counts, name)]
+        raise ValueError(
+            f"Of {counts.read:,} texts none is left to ask about: {', '.join(reasons) or 'there are none'}. An evaluation "
+            "set has one sentence of the low-resource language a line or row; pass other bounds or another file."
+        )
+    return questions, counts
+
+
+def training_text(folder: str | os.PathLike) -> TrainingText:
+    """The text in a folder that `tall prepare` made.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared, or not to its end.
+    """
+    splits = load_translations(folder)
+    fingerprint = hashlib.sha256(" ".join(split._fingerprint for split in splits.values()).encode()).hexdigest()[:16]
+    return TrainingText(splits["train"], splits.get("validation"), fingerprint)
+
+
+# A row is (number in the source, text, group).
+_Row = tuple[int, str, str | None]
+
+
+def _bounded(texts, min_words, max_words, split, counts) -> Iterator[_Row]:
+    for number, (text, group) in enumerate(texts):
+        counts.read += 1
+        if not (text or "").strip():
+            counts.empty += 1
+            continue
+        if min_words or max_words:
+            words = len(words_of(normalize(text), split))
+            if words < min_words:
+                counts.too_short += 1
+                continue
+            if max_words and words > max_words:
+                counts.too_long += 1
+                continue
+        yield number, text, group
+
+
+def _without_overlap(rows: Iterable[_Row], training, num_words, strip_niqqud, split, counts) -> list[_Row]:
+    rows = list(rows)
+    runs = [_runs(normalize(text, strip_niqqud), num_words, split) for _, text, _ in rows]
+    # The evaluation set is the smaller of the two: its runs of words are held in memory.
+    asked = {run for sentence in runs for run in sentence}
+    known = set()
+    for texts in (training.train, training.validation):
+        if texts is not None:
+            for batch in texts.select_columns("sentence").iter(1000):
+                for sentence in batch["sentence"]:
+                    known.update(asked.intersection(_runs(sentence, num_words, split)))
+    kept = [row for row, sentence in zip(rows, runs, strict=True) if known.isdisjoint(sentence)]
+    counts.overlapping = len(rows) - len(kept)
+    return kept
+
+
+def _runs(sentence, num_words, split) -> list[tuple[str, ...]]:
+    """All `num_words` words in a row; the whole sentence if it is shorter."""
+    words = words_of(sentence, split)
+    return [tuple(words[i : i + num_words]) for i in range(max(1, len(words) - num_words + 1))]
+
+
+def _drawn(rows: Iterable[_Row], max_questions, counts) -> list[_Row]:
+    def by_hash(row):
+        _, text, group = row
+        return hashlib.sha256(normalize(text).encode()).digest(), group or ""
+
+    drawn = heapq.nsmallest(max_questions, rows, key=by_hash)
+    counts.not_sampled = counts.read - counts.empty - counts.too_short - counts.too_long - counts.overlapping
+    counts.not_sampled -= len(drawn)
+    return sorted(drawn, key=lambda row: row[0])
+
+
+def _divide_clean(text, split, counts) -> tuple[str, str]:
+    if not text:
+        counts.empty += 1
+        return "", ""
+    tokens = split(text)
+    if not tokens or not is_word(tokens[-1]):
+        counts.no_last_word += 1
+        return "", ""
+    truncated, word = split_last_word(text, split)
+    if not truncated:
+        counts.one_word += 1
+        return "", ""
+    return truncated, word
+
+
+def _divide_as_the_authors(text, counts) -> tuple[str, str]:
+    tokens = text.replace(".", "").split()
+    if not tokens:
+        counts.empty += 1
+        return "", ""
+    if len(tokens) == 1:
+        counts.one_word += 1
+        return "", ""
+    return " ".join(tokens[:-1]), tokens[-1]
