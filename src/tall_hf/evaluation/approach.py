@@ -84,7 +84,11 @@ class Approach(ABC):
     reads_translations: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """JSON values that stand for all that decides the answers; kept answers of other settings are not used again."""
+        """JSON values that stand for all that decides the answers; kept answers of other settings are not used again.
+
+        Asked for once, before `fit`. The name, the seed, the questions and, where `fit` is overridden, the training text
+        decide too, and need not be among them.
+        """
         return {}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:

@@ -152,6 +152,7 @@ class _Asker:
         self.seed = seed
         self.shard_batches = shard_batches
         self.progress = progress
+        self.settings: dict[str, Any] | None = None
         self.fit_error: _ApproachError | None = None
         self.is_fitted = not _learns(approach)
 
@@ -159,12 +160,13 @@ class _Asker:
         """Ask all questions of one protocol that have no answer yet."""
         name = self.approach.name
         try:
-            with _blame():
-                settings = self.approach.settings()
+            if self.settings is None:  # once, for they may tell more after `fit`
+                with _blame():
+                    self.settings = self.approach.settings()
         except _ApproachError as error:
             return Run(name, protocol, error=_log(name, protocol, error))
         # What was learned and what was answered, each under all that decides it.
-        learned_from = {"approach": name, "settings": settings, "seed": self.seed}
+        learned_from = {"approach": name, "settings": self.settings, "seed": self.seed}
         if _learns(self.approach):
             learned_from["training"] = self.training.fingerprint if self.training else None
         fitted = self.output / "fitted" / name / digest(learned_from)
@@ -173,7 +175,7 @@ class _Asker:
         store = AnswerStore(self.output / "answers" / protocol / name / digest(learned_from | answered_from))
 
         order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
-        run = {"settings": settings}
+        run = {"settings": self.settings}
         try:
             self._answer(store, protocol, [questions[i] for i in order], fitted)
         except _ApproachError as error:

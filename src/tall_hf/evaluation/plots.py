@@ -1,0 +1,130 @@
+"""Plots of an evaluation: accuracies with intervals, over the evaluation set, by word frequency, by sentence length."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .figures import Figures, running_accuracy
+
+
+_SPLITS = {
+    "frequency": "occurrences of the missing word in the training text",
+    "length": "words in the sentence",
+}
+
+
+def plot_all(figures: dict[str, list[Figures]], folder: Path) -> list[Path]:
+    """Draw all plots of each protocol, as PNG files.
+
+    Args:
+        figures: by protocol, as `compute_figures` makes them.
+        folder: where to; made if it is not there.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message says how to install it.
+    """
+    _figure_class()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for protocol, entries in figures.items():
+        drawn = [entry for entry in entries if entry.run.error is None]
+        if not drawn:
+            continue
+        paths.append(plot_accuracy(drawn, folder / f"accuracy_{protocol}.png"))
+        paths.append(plot_running_accuracy(drawn, folder / f"running_accuracy_{protocol}.png"))
+        for by in _SPLITS:
+            if by in drawn[0].splits:
+                paths.append(plot_split(drawn, by, folder / f"accuracy_by_{by}_{protocol}.png"))
+    return paths
+
+
+def plot_accuracy(figures: Sequence[Figures], path: Path) -> Path:
+    """Bars of accuracy with their 95% intervals, the first approach on top."""
+    figure = _figure_class()(figsize=(7, 1.2 + 0.35 * len(figures)), layout="constrained")
+    axis = figure.subplots()
+    for place, entry in enumerate(figures):
+        accuracy = 100 * entry.metrics["accuracy"]
+        low, high = (100 * bound for bound in entry.metrics["accuracy_interval"])
+        # Rounding may put a bound on the wrong side of a share of 0 or 1.
+        errors = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
+        axis.barh(place, accuracy, xerr=errors, color=_colour(place), capsize=3)
+        axis.annotate(f"{accuracy:.1f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axis.set_yticks(range(len(figures)), [entry.run.approach for entry in figures])
+    axis.invert_yaxis()
+    axis.margins(x=0.12)
+    axis.set_xlim(left=0)
+    axis.set_xlabel(f"accuracy in %, with 95% intervals ({figures[0].metrics['n']:,} sentences)")
+    return _save(figure, path)
+
+
+def plot_running_accuracy(figures: Sequence[Figures], path: Path) -> Path:
+    """Accuracy on the first sentences of the evaluation set against their number, as in the paper's Figure 4."""
+    figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for place, entry in enumerate(figures):
+        running = 100 * running_accuracy(entry.right)
+        axis.plot(range(1, len(running) + 1), running, color=_colour(place), label=entry.run.approach)
+    axis.set_xlabel("sentences")
+    return _save(figure, path, axis)
+
+
+def plot_split(figures: Sequence[Figures], by: str, path: Path) -> Path:
+    """Accuracy against "frequency" or "length", with 95% intervals."""
+    figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    names = list(figures[0].splits[by])
+    for place, entry in enumerate(figures):
+        parts = [entry.splits[by][name] for name in names]
+        values = [100 * part["accuracy"] for part in parts]
+        lows, highs = zip(*(part["accuracy_interval"] for part in parts), strict=True)
+        errors = [
+            [max(0.0, value - 100 * low) for value, low in zip(values, lows, strict=True)],
+            [max(0.0, 100 * high - value) for value, high in zip(values, highs, strict=True)],
+        ]
+        # Side by side, so that intervals of one part do not cover each other.
+        offset = 0.5 * (place - (len(figures) - 1) / 2) / len(figures)
+        positions = [i + offset for i in range(len(names))]
+        axis.errorbar(
+            positions,
+            values,
+            yerr=errors,
+            color=_colour(place),
+            marker="o",
+            markersize=4,
+            capsize=2,
+            elinewidth=0.8,
+            label=entry.run.approach,
+        )
+    counts = [figures[0].splits[by][name]["n"] for name in names]
+    axis.set_xticks(range(len(names)), [f"{name}\nn={n:,}" for name, n in zip(names, counts, strict=True)])
+    axis.set_xlabel(_SPLITS[by])
+    return _save(figure, path, axis)
+
+
+def _figure_class():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[eval]'.") from error
+    return Figure
+
+
+def _colour(place: int):
+    """An approach's colour, by its place in the table."""
+    from matplotlib import colormaps
+
+    # Ten strong colours, then the same ten paler.
+    return colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)][place % 20])
+
+
+def _save(figure, path: Path, axis=None) -> Path:
+    """Write the file; what is left to do on `axis` is the same for all plots of lines."""
+    if axis is not None:
+        axis.set_ylabel("accuracy in %")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        figure.legend(loc="outside right upper", fontsize="small")
+    figure.savefig(path, format="png", dpi=120)
+    return path

@@ -1,0 +1,163 @@
+"""What an evaluation leaves behind: tables, a CSV of every sentence, a JSON for the model card, and plots."""
+
+import csv
+import dataclasses
+import math
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .approach import Question, TrainingText
+from .figures import Figures, compute_figures
+from .plots import plot_all
+from .run import Results
+from .store import write_json
+from .tables import comparison_rows, error_lines, markdown_table, rich_table, split_rows
+
+
+RESULTS_NAME = "results.json"
+REPORT_NAME = "report.md"
+# What is split by, and how it is headed.
+_SPLITS = {
+    "group": "Accuracy % by group",
+    "frequency": "Accuracy % by how often the missing word stands in the training text",
+    "length": "Accuracy % by words in the sentence",
+}
+_VERSIONS = ("tall-hf", "torch", "transformers", "datasets", "sacrebleu")
+
+
+def write_report(
+    results: Results,
+    output: str | Path,
+    *,
+    reference: str = "tall",
+    training: TrainingText | None = None,
+    details: dict[str, Any] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Score the runs, print their tables, and write everything to a folder.
+
+    Written are `report.md` (the tables), `results.json` (all figures, with settings, versions and cost),
+    `sentences/PROTOCOL/APPROACH.csv`, and `plots/*.png`, unless matplotlib is not installed.
+
+    Args:
+        results: of `evaluate_approaches`.
+        output: the folder.
+        reference: name of the approach that the others are compared with.
+        training: the text in which word frequencies are counted.
+        details: further JSON values for `results.json`, such as which model and which sentences.
+        console: for the tables; the terminal when not given.
+
+    Returns:
+        What `results.json` holds.
+    """
+    console, output = console or Console(), Path(output)
+    figures = {
+        protocol: compute_figures(results, protocol, reference, training, seed=results.seed)
+        for protocol in results.questions
+    }
+    report = results_dict(results, figures, reference, details)
+    sections = ["# The missing word\n"]
+    for protocol, entries in figures.items():
+        count = len(results.questions[protocol])
+        sections += print_tables(f"Protocol {protocol}: {count:,} sentences", entries, reference, console)
+        for entry in entries:
+            if entry.run.error is None:
+                path = output / "sentences" / protocol / f"{entry.run.approach}.csv"
+                write_sentences(entry, results.questions[protocol], path)
+    _write_text(output / REPORT_NAME, "\n".join(sections))
+    write_json(output / RESULTS_NAME, report)
+    try:
+        plot_all(figures, output / "plots")
+    except ImportError as error:
+        console.print(f"No plots: {error}", soft_wrap=True, markup=False)
+    return report
+
+
+def print_tables(title: str, figures: Sequence[Figures], reference: str, console: Console) -> list[str]:
+    """Print the tables of one protocol, and return them as sections of a Markdown file."""
+    head, rows = comparison_rows(figures, reference)
+    console.print(rich_table(title, head, rows))
+    sections = [f"## {title}\n", markdown_table(head, rows)]
+    if errors := error_lines(figures):
+        console.print("\n".join(errors), style="red", markup=False, highlight=False, soft_wrap=True)
+        sections.append("".join(f"- {' '.join(line.split())}\n" for line in errors))
+    for by, heading in _SPLITS.items():
+        head, rows = split_rows(figures, by)
+        if rows:
+            if by == "group":  # the others are drawn
+                console.print(rich_table(heading, head, rows))
+            sections += [f"### {heading}\n", markdown_table(head, rows)]
+    return sections
+
+
+def write_sentences(figures: Figures, questions: Sequence[Question], path: Path):
+    """A CSV with a row for each question: what was missing, and what the approach said."""
+    head = ("sentence", "missing_word", "prediction", "rank", "translation", "correct", "group")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(aside, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for question, answer, rank in zip(questions, figures.run.answers, figures.ranks.tolist(), strict=True):
+            prediction = answer.words[0] if answer.words else ""
+            row = (question.sentence, question.missing_word, prediction, rank or "")
+            writer.writerow((*row, answer.translation or "", int(rank == 1), question.group or ""))
+    os.replace(aside, path)
+
+
+def results_dict(
+    results: Results, figures: dict[str, list[Figures]], reference: str, details: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """All figures as JSON values; an infinite one is the string "inf", for JSON has no such number."""
+    report = {
+        "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        "seed": results.seed,
+        "batch_size": results.batch_size,
+        "top_k": results.top_k,
+        "reference": reference,
+        **(details or {}),
+        "protocols": {
+            protocol: {
+                "questions": len(results.questions[protocol]),
+                "approaches": {entry.run.approach: _approach_dict(entry) for entry in entries},
+            }
+            for protocol, entries in figures.items()
+        },
+    }
+    return _json_values(report)
+
+
+def _approach_dict(figures: Figures) -> dict[str, Any]:
+    run = figures.run
+    described = {
+        "metrics": figures.metrics,
+        "comparison": dataclasses.asdict(figures.comparison) if figures.comparison else None,
+        "splits": figures.splits,
+        "settings": run.settings,
+        "learned": run.learned,
+        "fitting_cost": dataclasses.asdict(run.fitting) if run.fitting else None,
+        "answering_cost": dataclasses.asdict(run.answering),
+    }
+    return described if run.error is None else {"error": run.error, **described}
+
+
+def _json_values(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _write_text(path: Path, text: str):
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

@@ -1,0 +1,95 @@
+"""The tables of an evaluation, for a terminal and in Markdown, of the same cells."""
+
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from .cost import Cost
+from .figures import Figures
+
+
+def comparison_rows(figures: Sequence[Figures], reference: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of one protocol: quality, significance, cost.
+
+    Columns that are empty in all rows, such as perplexity where no approach gives probabilities, are left out.
+    """
+    head = ["approach", "accuracy % [95%]", "top-5 %", "MRR", "perplexity", "bits/char", "chrF"]
+    head += [f"p against {reference}", "seconds", "seconds learning", "peak memory"]
+    rows = []
+    for entry in figures:
+        run, metrics = entry.run, entry.metrics
+        if metrics is None:
+            rows.append([run.approach, "failed"] + [""] * (len(head) - 2))
+            continue
+        rows.append(
+            [
+                run.approach,
+                _percent_with_interval(metrics),
+                f"{100 * metrics['top5_accuracy']:.2f}",
+                f"{metrics['mean_reciprocal_rank']:.3f}",
+                _number(metrics["perplexity"], ",.1f"),
+                _number(metrics["bits_per_character"], ".2f"),
+                f"{100 * metrics['character_f_score']:.1f}",
+                _p_value(entry.comparison.adjusted_p_value) if entry.comparison else "",
+                f"{run.answering.seconds:,.1f}",
+                f"{run.fitting.seconds:,.1f}" if run.fitting else "",
+                _memory(run.answering + (run.fitting or Cost())),
+            ]
+        )
+    kept = [i for i in range(len(head)) if i == 0 or not rows or any(row[i] for row in rows)]
+    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def split_rows(figures: Sequence[Figures], by: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of accuracies by group, word frequency or sentence length; no rows where there is no such split."""
+    split = [entry for entry in figures if by in entry.splits]
+    if not split:
+        return [], []
+    parts = {name: metrics["n"] for name, metrics in split[0].splits[by].items()}
+    head = ["approach", *(f"{name} (n={n:,})" for name, n in parts.items())]
+    rows = [
+        [entry.run.approach, *(_percent_with_interval(entry.splits[by][name]) for name in parts)] for entry in split
+    ]
+    return head, rows
+
+
+def error_lines(figures: Sequence[Figures]) -> list[str]:
+    """A line for each run that failed."""
+    return [f"{entry.run.approach} failed: {entry.run.error}" for entry in figures if entry.run.error]
+
+
+def rich_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+
+
+def _percent_with_interval(metrics: dict) -> str:
+    low, high = metrics["accuracy_interval"]
+    return f"{100 * metrics['accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    return format(value, form) if math.isfinite(value) else "∞"
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _memory(cost: Cost) -> str:
+    """The accelerator's, where there is one."""
+    peak = cost.peak_memory if cost.peak_accelerator_memory is None else cost.peak_accelerator_memory
+    return f"{peak / 2**30:.2f} GiB"

@@ -1,0 +1,145 @@
+"""Tables and files of hand-made results."""
+
+import csv
+import io
+import json
+
+import handmade
+import pytest
+from rich.console import Console
+
+from tall_hf.evaluation import plots, report
+from tall_hf.evaluation.figures import compute_figures
+from tall_hf.evaluation.tables import comparison_rows, markdown_table, split_rows
+
+
+def clean():
+    return compute_figures(handmade.results(), "clean")
+
+
+def cells(figures, approach):
+    head, rows = comparison_rows(figures, "tall")
+    return dict(zip(head, next(row for row in rows if row[0] == approach), strict=True))
+
+
+@pytest.fixture
+def written(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    returned = report.write_report(
+        handmade.results(("clean", "paper")),
+        tmp_path,
+        training=handmade.training(),
+        console=console,
+        details={"model": "m"},
+    )
+    return tmp_path, returned, console.file.getvalue()
+
+
+def test_the_table_shows_quality_significance_and_cost():
+    tall, ngram = cells(clean(), "tall"), cells(clean(), "ngram")
+    assert tall["accuracy % [95%]"] == "80.00 [49.02, 94.33]"  # Wilson's interval of 8 of 10
+    assert tall["top-5 %"] == "90.00"
+    assert tall["MRR"] == "0.850"
+    assert tall["perplexity"] == "1.6"  # exp(0.5)
+    assert tall["bits/char"] == "0.18"  # 0.5 / ln 2 / 4 letters
+    assert (tall["seconds"], tall["seconds learning"], tall["peak memory"]) == ("12.5", "", "1.00 GiB")
+    assert tall["p against tall"] == "" and ngram["p against tall"] == "0.070"
+    assert ngram["perplexity"] == "" and ngram["seconds learning"] == "3.0"
+    assert ngram["peak memory"] == "3.00 GiB"
+    assert cells(clean(), "broken")["accuracy % [95%]"] == "failed"
+
+
+def test_columns_that_nobody_fills_are_left_out():
+    figures = [entry for entry in clean() if entry.run.approach != "tall"]
+    head, rows = comparison_rows(figures, "tall")
+    assert "perplexity" not in head and "bits/char" not in head
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_the_table_of_groups():
+    head, rows = split_rows(clean(), "group")
+    assert head == ["approach", "even (n=5)", "odd (n=5)"]
+    assert [row[0] for row in rows] == ["tall", "ngram"]
+    assert rows[0][1].startswith("80.00 [")
+    assert split_rows(clean(), "frequency") == ([], [])
+
+
+def test_markdown_is_one_line_a_row():
+    assert markdown_table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 2 |\n"
+
+
+def test_the_terminal_and_the_file_show_the_same(written):
+    folder, _, shown = written
+    markdown = (folder / report.REPORT_NAME).read_text(encoding="utf-8")
+    for text in ("80.00 [49.02, 94.33]", "Protocol paper: 10 sentences", "even (n=5)", "0.070"):
+        assert text in shown and text in markdown
+    assert "broken failed: RuntimeError: out | of\nluck" in shown
+    assert "- broken failed: RuntimeError: out | of luck\n" in markdown
+    assert "| 0 (n=8) | 1–9 (n=1) |" in markdown  # word frequencies
+
+
+def test_sentences_are_listed_with_what_was_said(written):
+    folder, _, _ = written
+    with open(folder / "sentences" / "clean" / "tall.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    assert rows[8] == {
+        "sentence": handmade.QUESTIONS[8].sentence,
+        "missing_word": "סוף8",
+        "prediction": "אחר",
+        "rank": "2",
+        "translation": "an English sentence, with a comma",
+        "correct": "0",
+        "group": "even",
+    }
+    assert [row["correct"] for row in rows] == ["1"] * 8 + ["0", "0"]
+    assert rows[9]["rank"] == ""
+    files = sorted(str(path.relative_to(folder)) for path in folder.glob("sentences/*/*"))
+    assert files == [
+        f"sentences/{protocol}/{name}.csv" for protocol in ("clean", "paper") for name in ("ngram", "tall")
+    ]
+
+
+def test_the_json_holds_what_a_model_card_needs(written):
+    folder, returned, _ = written
+    found = json.loads((folder / report.RESULTS_NAME).read_text(encoding="utf-8"))
+    assert found == returned
+    assert (found["seed"], found["batch_size"], found["reference"], found["model"]) == (3, 4, "tall", "m")
+    assert found["versions"]["transformers"]
+    approaches = found["protocols"]["clean"]["approaches"]
+    assert approaches["tall"]["metrics"]["accuracy"] == 0.8
+    assert approaches["tall"]["metrics"]["accuracy_interval"] == pytest.approx([0.4902, 0.9433], abs=1e-4)
+    assert approaches["tall"]["settings"] == {"beams": 16}
+    assert approaches["ngram"]["learned"] == {"order": 3}
+    assert approaches["ngram"]["comparison"]["p_value"] == pytest.approx(18 / 256)
+    assert approaches["ngram"]["fitting_cost"]["seconds"] == 3.0
+    assert approaches["ngram"]["splits"]["frequency"]["0"]["n"] == 8
+    assert approaches["broken"]["error"].startswith("RuntimeError") and approaches["broken"]["metrics"] is None
+
+
+def test_infinite_perplexity_is_json_and_a_cell():
+    results = handmade.results()
+    results.runs[0].answers[3] = handmade.Answer(("x",), -float("inf"))
+    figures = compute_figures(results, "clean")
+    assert cells(figures, "tall")["perplexity"] == "∞"
+    found = report.results_dict(results, {"clean": figures}, "tall")
+    assert found["protocols"]["clean"]["approaches"]["tall"]["metrics"]["perplexity"] == "inf"
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_report_is_written_when_all_have_failed(tmp_path):
+    results = handmade.results()
+    del results.runs[:2]
+    report.write_report(results, tmp_path, console=Console(file=io.StringIO()))
+    assert "broken failed" in (tmp_path / report.REPORT_NAME).read_text(encoding="utf-8")
+
+
+def test_without_matplotlib_all_but_the_plots_is_there(tmp_path, monkeypatch):
+    def missing():
+        raise ImportError("pip install 'tall-hf[eval]'")
+
+    monkeypatch.setattr(plots, "_figure_class", missing)
+    console = Console(file=io.StringIO(), width=200)
+    report.write_report(handmade.results(), tmp_path, console=console)
+    assert "No plots: pip install 'tall-hf[eval]'" in console.file.getvalue()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [report.REPORT_NAME, report.RESULTS_NAME, "sentences"]
