@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.modeling_outputs import BaseModelOutput
 
 from .words_tall import search_words
 
@@ -85,6 +86,7 @@ class TALLTextMixin:
         translations: list[str] | None = None,
         num_beams: int | None = None,
         max_word_tokens: int = 12,
+        encoder_outputs: BaseModelOutput | None = None,
     ) -> list[list[tuple[str, float]]]:
         """Find the most probable next words of each text, by beams over a word's tokens.
 
@@ -100,6 +102,7 @@ class TALLTextMixin:
             translations: ready translations of `texts`; made by `translate` when not given.
             num_beams: how many unfinished words are followed at a time; `max(16, 2 * top_k)` when not given.
             max_word_tokens: words of more tokens are not considered.
+            encoder_outputs: what `encoder` made of `texts` and `translations`, if it is at hand.
 
         Returns:
             For each text its words, each with its probability in (0, 1], the most probable first.
@@ -114,7 +117,7 @@ class TALLTextMixin:
         vocabulary = self.final_logits_bias.shape[-1]
         num_beams = min(num_beams or max(16, 2 * top_k), vocabulary)
 
-        outputs = self(**inputs, use_cache=True, logits_to_keep=1)
+        outputs = self(**inputs, encoder_outputs=encoder_outputs, use_cache=True, logits_to_keep=1)
         cache, decoder_mask = outputs.past_key_values, inputs["decoder_attention_mask"]
         # Beams stay with their text, so what was encoded stands in the same order throughout.
         encoded = {
