@@ -128,6 +128,15 @@ def test_wilson_interval_by_hand():
     assert metric.wilson_interval(1, 20) == pytest.approx((20 / (20 + z_squared), 1), abs=1e-6)
 
 
+def test_shares_may_have_the_bootstrap_too():
+    hits = np.array([1.0] * 10 + [0.0] * 90)
+    results = compute([["א" if hit else "ב"] for hit in hits], ["א"] * 100, share_interval="bootstrap", seed=3)
+    assert results["accuracy_interval"] == metric.bootstrap_interval(hits, seed=3)
+    assert results["accuracy_interval"] != metric.wilson_interval(0.1, 100)
+    with pytest.raises(ValueError, match="`share_interval` must be one of 'wilson', 'bootstrap', got 'wald'"):
+        compute([["א"]], ["א"], share_interval="wald")
+
+
 def test_bits_are_of_the_characters_compared():
     # 4 characters without the quotation marks, 8 bits.
     assert compute([[]], ['"שלום"'], log_probabilities=[-8 * math.log(2)])["bits_per_character"] == pytest.approx(2)
@@ -193,10 +202,12 @@ def test_intervals_cover_the_truth_as_often_as_they_say(p):
     rng = np.random.default_rng(0)
     of_rank = np.array([1 - p - p / 4, p, *[p / 16] * 4])
     reciprocal = np.array([0, 1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
-    covered = {"accuracy": 0, "mean_reciprocal_rank": 0}
+    covered = {"accuracy": 0, "accuracy, bootstrap": 0, "mean_reciprocal_rank": 0}
     for ranks in rng.choice(6, size=(2000, 200), p=of_rank):
         low, high = metric.wilson_interval(np.mean(ranks == 1), 200)
         covered["accuracy"] += low <= p <= high
+        low, high = metric.bootstrap_interval((ranks == 1).astype(float), n_resamples=1000)
+        covered["accuracy, bootstrap"] += low <= p <= high
         low, high = metric.bootstrap_interval(reciprocal[ranks], n_resamples=1000)
         covered["mean_reciprocal_rank"] += low <= of_rank @ reciprocal <= high
     assert all(0.92 <= count / 2000 <= 0.98 for count in covered.values()), covered

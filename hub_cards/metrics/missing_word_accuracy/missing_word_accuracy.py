@@ -30,12 +30,14 @@ Args:
         characters, pictures, and punctuation around the word. Case, vowel points and punctuation inside the word count.
         "paper": the same characters, every '.' and ',' aside, as in TALL's own evaluation; a missing word of nothing else
         is a question that no proposal answers.
+    share_interval (str): how the intervals of the two accuracies are made: "wilson" (default), Wilson's score interval,
+        which holds its level for rare hits and for none; or "bootstrap", the percentile bootstrap of the other figures.
     confidence (float): of the intervals, 0.95 by default.
     n_resamples (int): resamples of the bootstrap, 2000 by default.
     seed (int): of the bootstrap, 0 by default.
 Returns:
     accuracy (float): share of the questions whose first proposal is the missing word, from 0 to 1.
-    accuracy_interval (tuple of float): Wilson's score interval.
+    accuracy_interval (tuple of float): see `share_interval`.
     top5_accuracy, top5_accuracy_interval: likewise for the first five proposals.
     mean_reciprocal_rank (float): mean of 1 / rank of the missing word, 0 where it is not among the proposals.
     mean_reciprocal_rank_interval (tuple of float): percentile bootstrap over questions.
@@ -69,6 +71,7 @@ _CITATION = """\
 """
 
 PROTOCOLS = ("clean", "paper")
+SHARE_INTERVALS = ("wilson", "bootstrap")
 
 # These sets and `normalize_word` repeat tall_hf.data.corpus, which divides sentences into questions, because this file
 # travels alone. A property test in tests/hub_cards holds the two together.
@@ -114,6 +117,7 @@ def missing_word_accuracy(
     references: Sequence[str],
     log_probabilities: Sequence[float | None] | None = None,
     protocol: str = "clean",
+    share_interval: str = "wilson",
     confidence: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
@@ -121,17 +125,24 @@ def missing_word_accuracy(
     """What `MissingWordAccuracy.compute` returns, without the library's cache; see there.
 
     Raises:
-        ValueError: no questions, unequal lengths, a reference that is no word, an unknown protocol, a log-probability
-            above 0, a confidence that is not between 0 and 1, or no resamples.
+        ValueError: no questions, unequal lengths, a reference that is no word, an unknown protocol or kind of interval, a
+            log-probability above 0, a confidence that is not between 0 and 1, or no resamples.
         TypeError: a prediction is neither a word nor a list of words, or a reference is not a word.
     """
+    if share_interval not in SHARE_INTERVALS:
+        raise ValueError(
+            f"`share_interval` must be one of {', '.join(map(repr, SHARE_INTERVALS))}, got {share_interval!r}."
+        )
     ranks = find_ranks(predictions, references, protocol)
     n = len(ranks)
     results = {}
     for name, last_rank in (("accuracy", 1), ("top5_accuracy", 5)):
-        share = np.mean((ranks > 0) & (ranks <= last_rank))
-        results[name] = float(share)
-        results[f"{name}_interval"] = wilson_interval(share, n, confidence)
+        hits = (ranks > 0) & (ranks <= last_rank)
+        results[name] = float(hits.mean())
+        if share_interval == "wilson":
+            results[f"{name}_interval"] = wilson_interval(hits.mean(), n, confidence)
+        else:
+            results[f"{name}_interval"] = bootstrap_interval(hits.astype(float), confidence, n_resamples, seed)
     reciprocal_ranks = np.divide(1.0, ranks, out=np.zeros(n), where=ranks > 0)
     f_scores = character_f_scores(predictions, references, protocol)
     for name, values in (("mean_reciprocal_rank", reciprocal_ranks), ("character_f_score", f_scores)):
