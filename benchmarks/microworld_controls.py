@@ -37,18 +37,10 @@ SWAPPED = "permuted LLM"
 
 
 def llm_folder(variant: str, folder: Path) -> Path:
-    """The LLM that a variant is composed with: the embedded one, or a control written to `folder`."""
-    if variant not in ("random LLM", "no LLM"):
+    """The LLM that a variant is composed with: the embedded one, or one of random weights written to `folder`."""
+    if variant != "random LLM":
         return component_path("llm")
-    config = AutoConfig.from_pretrained(component_path("llm"))
-    embedded = AutoModel.from_pretrained(component_path("llm"), dtype=torch.float32)
-    if variant == "random LLM":
-        control = Qwen2Model(config)
-    else:
-        config.num_hidden_layers, config.layer_types = 0, []
-        control = Qwen2Model(config)
-        control.load_state_dict({name: t for name, t in embedded.state_dict().items() if "layers." not in name})
-    control.save_pretrained(folder)
+    Qwen2Model(AutoConfig.from_pretrained(component_path("llm"))).save_pretrained(folder)
     AutoTokenizer.from_pretrained(component_path("llm")).save_pretrained(folder)
     return folder
 
@@ -65,6 +57,7 @@ def run(variant: str, seed: int, recipe: Recipe, world: World, permuted: World, 
             lr_hr=component_path("lr_hr"),
             llm=llm_folder(variant, Path(folder)),
             hr_lr=component_path("hr_lr"),
+            leave_out_llm=variant == "no LLM",
             **switches,
         )
     rows = training_rows(processor, train_records, [translations[record.truncated] for record in train_records])

@@ -40,6 +40,32 @@ def test_weights_of_the_parts_arrive_bit_for_bit(composed, part_folders, bridge,
     assert not model.training
 
 
+def test_the_llm_can_be_left_out(part_folders, llm, tmp_path):
+    folders = part_folders(llm=llm)
+    model, processor = compose(**folders, source_bridge="gated", leave_out_llm=True)
+    whole = AutoModel.from_pretrained(folders["llm"])
+    assert model.config.llm_config.num_hidden_layers == 0 < whole.config.num_hidden_layers
+    weights, kept = whole.state_dict(), model.encoder.llm.state_dict()
+    assert torch.equal(model.encoder.llm.get_input_embeddings().weight, whole.get_input_embeddings().weight)
+    assert all(torch.equal(kept[name], weights[name]) for name in kept)
+    assert {name for name in weights if name not in kept} == {
+        name for name in weights if ".0." in name or ".1." in name
+    }
+    # No token knows of another.
+    embed = model.encoder.llm.get_input_embeddings()
+    first, second = (
+        model.encoder.llm(inputs_embeds=embed(torch.tensor([[token, 9]]))).last_hidden_state for token in (5, 7)
+    )
+    assert torch.equal(first[:, 1], second[:, 1]) and not torch.equal(first[:, 0], second[:, 0])
+    model.save_pretrained(tmp_path)
+    again = TALLForCausalLM.from_pretrained(tmp_path)
+    inputs = processor(text=parts.SENTENCES, translations=parts.TRANSLATIONS, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        assert torch.equal(again(**inputs).logits, logits)
+    assert torch.isfinite(logits).all()
+
+
 def test_every_llm_family_composes_generates_and_reloads(composed, llm, tmp_path):
     model, processor = composed("gated", llm=llm)
     inputs = processor(text=parts.SENTENCES, translations=parts.TRANSLATIONS, return_tensors="pt")

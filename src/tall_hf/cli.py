@@ -92,6 +92,9 @@ def compose(
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
     gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.0,
     warm_start: Annotated[bool, typer.Option(help="Start the adapters from the translators' own layers.")] = False,
+    leave_out_llm: Annotated[
+        bool, typer.Option(help="Keep the LLM's embeddings alone: a control for tall evaluate.")
+    ] = False,
     dtype: Annotated[Dtype, typer.Option(help="One dtype for all parts.")] = "float32",
     allow_pickle: Annotated[bool, typer.Option(help="Accept parts that have pickled weights only.")] = False,
     token: Annotated[str | None, typer.Option(envvar="HF_TOKEN", help="For private repositories.")] = None,
@@ -112,6 +115,7 @@ def compose(
             dtype=str(dtype),
             allow_pickle=allow_pickle,
             warm_start=warm_start,
+            leave_out_llm=leave_out_llm,
             token=token,
             source_bridge=str(bridge),
             bridge_attention_heads=bridge_heads,

@@ -76,6 +76,7 @@ def compose(
     token: str | bool | None = None,
     allow_pickle: bool = False,
     warm_start: bool = False,
+    leave_out_llm: bool = False,
     **config_switches,
 ) -> tuple[TALLForCausalLM, TALLProcessor]:
     """Build a TALL with pretrained frozen parts and fresh adapters.
@@ -94,6 +95,8 @@ def compose(
         allow_pickle: accept a part that only has pickled weights; they are read with `weights_only`.
         warm_start: start custom encoder 2 from the HR→LR translator's own encoder, and custom decoder 1 from the LR→HR
             translator's decoder where the widths agree, instead of from noise (the paper).
+        leave_out_llm: keep the LLM's token embeddings and final norm, and none of its layers: the control for what a TALL
+            owes to its LLM (`tall_hf.evaluation.approaches.translator_only`).
         config_switches: further fields of TALLConfig, such as `source_bridge="gated"`.
 
     Returns:
@@ -120,13 +123,15 @@ def compose(
     # Configurations and tokenizers first: whatever does not fit is said before gigabytes are read.
     part_configs = {f"{role}_config": part.load(AutoConfig, token=token) for role, part in parts.items()}
     components = {role: {"name_or_path": part.name_or_path, "revision": part.revision} for role, part in parts.items()}
+    if leave_out_llm:
+        _leave_out_layers(part_configs["llm_config"])
     config = TALLConfig(**part_configs, components=components, **config_switches)
     tokenizers = {role: load_tokenizer(part, token) for role, part in parts.items()}
     _check_vocabularies(parts, tokenizers, config)
 
     models = {
         "lr_hr": load_part(parts["lr_hr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
-        "llm": load_part(parts["llm"], AutoModel, dtype, token, allow_pickle),
+        "llm": load_part(parts["llm"], AutoModel, dtype, token, allow_pickle, part_configs["llm_config"]),
         "hr_lr": load_part(parts["hr_lr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
     }
     config.translation_generation_config = _translation_settings(
@@ -168,8 +173,27 @@ def load_tokenizer(part: Component, token: str | bool | None = None):
     return tokenizer
 
 
-def load_part(part: Component, auto_class, dtype: torch.dtype, token: str | bool | None = None, allow_pickle=False):
-    """The model of a checkpoint, by safetensors unless `allow_pickle`.
+def has_llm_layers(config: TALLConfig) -> bool:
+    """Whether a TALL has an LLM, not its token embeddings alone (see `leave_out_llm` of `compose`)."""
+    return config.llm_config.get_text_config().num_hidden_layers > 0
+
+
+def _leave_out_layers(llm_config):
+    text_config = llm_config.get_text_config()
+    text_config.num_hidden_layers = 0
+    if getattr(text_config, "layer_types", None) is not None:
+        text_config.layer_types = []
+
+
+def load_part(
+    part: Component,
+    auto_class,
+    dtype: torch.dtype,
+    token: str | bool | None = None,
+    allow_pickle: bool = False,
+    config=None,
+):
+    """The model of a checkpoint, by safetensors unless `allow_pickle`; what its `config` has no place for is not read.
 
     Raises:
         OSError: there are no such weights, or they are broken.
@@ -184,6 +208,7 @@ def load_part(part: Component, auto_class, dtype: torch.dtype, token: str | bool
                 use_safetensors=None if allow_pickle else True,
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
+                **({} if config is None else {"config": config}),
             )
     except SafetensorError as error:
         raise OSError(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from tall_hf.components import SWITCHES, compose
+from tall_hf.components import SWITCHES, compose, has_llm_layers
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -177,6 +177,7 @@ def load_light(
             dtype=pins["dtype"],
             token=token,
             allow_pickle=allow_pickle,
+            leave_out_llm=not has_llm_layers(config),
             **options,
             **_switches(config),
         )
