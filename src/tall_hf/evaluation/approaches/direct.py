@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from ..approach import Answer, Approach, Question
 from ..fingerprint import model_fingerprint
 from .language_model import LanguageModel
@@ -36,8 +38,12 @@ class Direct(Approach):
     def model(self) -> LanguageModel:
         """What is asked; loaded when it is first needed."""
         if self._model is None:
-            self._model = LanguageModel(*self.load(), num_beams=self.num_beams)
+            self._model = LanguageModel(*self.load_model(), num_beams=self.num_beams)
         return self._model
+
+    def load_model(self) -> tuple[PreTrainedModel, Any]:
+        """The language model to ask, and its tokenizer."""
+        return self.load()
 
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
         texts = [question.truncated for question in questions]

@@ -36,7 +36,7 @@ class LanguageModel:
         self.starts, self.continuations = word_pieces(tokenizer, self.vocab_size)
         self.closing = closing_tokens(tokenizer, self.continuations)
         self._takes_positions = "position_ids" in inspect.signature(llm.forward).parameters
-        self._max_length = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
+        self.max_length = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
 
     @torch.inference_mode()
     def next_words(self, texts: list[str], top_k: int) -> list[list[tuple[str, float]]]:
@@ -77,8 +77,8 @@ class LanguageModel:
     def _batch(self, rows, reserved) -> tuple[torch.LongTensor, torch.LongTensor]:
         """Rows padded on the left, with room for the soft prompt before each, as ids and mask, (batch, length)."""
         prompt_length = 0 if self.prompt is None else len(self.prompt)
-        if self._max_length is not None:
-            longest = max(1, self._max_length - reserved - prompt_length)
+        if self.max_length is not None:
+            longest = max(1, self.max_length - reserved - prompt_length)
             rows = [row[-longest:] for row in rows]
         rows = [[self._padding] * prompt_length + row for row in rows]
         ids, mask = pad_rows(rows, self._padding, "left")

@@ -66,8 +66,11 @@ class Naive(Approach):
     def model(self) -> LanguageModel:
         """What is asked; loaded when it is first needed."""
         if self._model is None:
-            self._model = LanguageModel(*self.load_llm(), num_beams=self.num_beams)
+            self._model = self.load_model()
         return self._model
+
+    def load_model(self) -> LanguageModel:
+        return LanguageModel(*self.load_llm(), num_beams=self.num_beams)
 
     @property
     def back(self) -> BackTranslator:

@@ -1,0 +1,330 @@
+"""Training of a causal language model for an approach: short trials of settings, then the best of them in full."""
+
+import dataclasses
+import gc
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from tall_hf.modeling.processing_tall import pad_rows
+from tall_hf.training.trainer import last_checkpoint
+
+from ..approach import TrainingText
+from ..store import write_json
+from .language_model import encode_words, padding_token
+
+
+logger = logging.getLogger(__name__)
+
+LOSSES = ("last_word", "all")
+FIT_NAME = "fit.json"
+MODEL_FOLDER = "model"
+_CHECKPOINTS = "checkpoints"
+_PASSING_FILES = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state*.pth",
+    "scaler.pt",
+    "training_args.bin",
+    "trainer_state.json",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a language model is trained, and what is tried before.
+
+    Every pair of a learning rate and a loss is tried for `trial_steps`; the one with the lowest validation loss is trained
+    in full. A single pair needs no trial. Validation loss is that of the last word, whatever is learned from.
+
+    Attributes:
+        learning_rates: peaks to try; reached after `warmup`, a cosine leads back to zero.
+        losses: what to learn from: "last_word" alone, its end included, or "all" of the sentence.
+        batch_size: sentences a step.
+        epochs: times through the training text in the full training.
+        max_steps: steps of the full training, instead of `epochs`.
+        max_seconds: the full training stops after that time, each call's by itself; no limit when not given. What it
+            then learns depends on the machine.
+        trial_steps: of each trial.
+        evaluations: how often the full training is evaluated and saved; the best of them is kept.
+        validation_sentences: how many, of the first, are evaluated.
+        warmup: share of the steps.
+        bf16: compute in bfloat16 where it is safe; the weights that learn stay in float32.
+        seed: of the order of the sentences, dropout and fresh weights.
+    """
+
+    learning_rates: tuple[float, ...] = (1e-5, 5e-5, 2e-4)
+    losses: tuple[str, ...] = LOSSES
+    batch_size: int = 16
+    epochs: float = 1.0
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    trial_steps: int = 200
+    evaluations: int = 10
+    validation_sentences: int = 1000
+    warmup: float = 0.1
+    bf16: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("batch_size", "trial_steps", "evaluations", "validation_sentences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"`learning_rates` must be above 0, and at least one; got {self.learning_rates}.")
+        if not self.losses or not set(self.losses) <= set(LOSSES):
+            raise ValueError(f"`losses` must be some of {', '.join(map(repr, LOSSES))}; got {self.losses}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class WordCollator:
+    """Batches of rows with `text` and the `word` behind it, padded on the right; the word's end is learned too.
+
+    Attributes:
+        tokenizer: the language model's.
+        loss: which tokens are labels, one of `LOSSES`.
+        max_length: longer rows lose their beginning; no limit when not given.
+    """
+
+    tokenizer: Any
+    loss: str
+    max_length: int | None = None
+
+    def __call__(self, rows: list[dict[str, str]]) -> dict[str, torch.Tensor]:
+        prefixes, wholes = encode_words(self.tokenizer, [r["text"] for r in rows], [r["word"] for r in rows])
+        end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        ids = [whole + end for whole in wholes]
+        hidden = [len(prefix) if self.loss == "last_word" else 0 for prefix in prefixes]
+        labels = [[-100] * count + row[count:] for count, row in zip(hidden, ids, strict=True)]
+        if self.max_length is not None:
+            ids, labels = ([row[-self.max_length :] for row in part] for part in (ids, labels))
+        input_ids, attention_mask = pad_rows(ids, padding_token(self.tokenizer), "right")
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": pad_rows(labels, -100, "right")[0],
+        }
+
+
+def words_of(training: TrainingText | None, name: str) -> tuple[Dataset, Dataset]:
+    """Training and validation rows of `text` and `word`, in the low-resource language.
+
+    Raises:
+        ValueError: there is no training text, or no validation text to choose settings by.
+    """
+    check_training(training, name)
+    columns = {"truncated": "text", "missing_word": "word"}
+    train, validation = (
+        split.select_columns(list(columns)).rename_columns(columns) for split in (training.train, training.validation)
+    )
+    return train, validation
+
+
+def check_training(training: TrainingText | None, name: str):
+    """ValueError if there is no training text, or no validation text."""
+    if training is None:
+        raise ValueError(f"`{name}` learns from a training text: run `tall prepare` and hand in its folder.")
+    if not training.validation:
+        raise ValueError(
+            f"`{name}` chooses its settings on validation sentences, and the training text has none: run `tall prepare` "
+            "with a `--validation-share` above 0."
+        )
+
+
+def train_causal(
+    make_model: Callable[[], nn.Module],
+    tokenizer,
+    train: Dataset,
+    validation: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    settings: dict[str, Any],
+    max_length: int | None = None,
+) -> dict[str, Any]:
+    """Try settings, train with the best of them, and leave the best weights in `folder/model`; or find them there.
+
+    After an interruption a finished trial is not made again, and the full training goes on behind its last checkpoint.
+
+    Args:
+        make_model: gives a fresh model to train, in float32 where it learns: a language model or a PeftModel.
+        tokenizer: its tokenizer.
+        train, validation: rows of `text` and `word`.
+        recipe: what to try and how long to train.
+        folder: for what is kept.
+        settings: stand for all that decides what is learned, as JSON values.
+        max_length: tokens a row at most.
+
+    Returns:
+        What was tried and what came of it: `trials`, the chosen `learning_rate` and `loss`, `steps`, validation losses
+        (`loss_before`, `validation_loss`), `trained_parameters` and `seconds`.
+
+    Raises:
+        ValueError: `folder` holds what was learned by other settings.
+        FloatingPointError: no trial has a finite loss.
+    """
+    state_file = folder / FIT_NAME
+    settings = json.loads(json.dumps(settings))
+    state = {"settings": settings, "loss_before": None, "trials": [], "learned": None}
+    if state_file.exists():
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+    if state["settings"] != settings:
+        raise ValueError(f"{folder} holds what was learned by other settings; name another folder, or delete it.")
+    if state["learned"] is not None:
+        return state["learned"]
+    validation = validation.select(range(min(len(validation), recipe.validation_sentences)))
+
+    def trainer(loss, learning_rate, steps, **options):
+        torch.manual_seed(recipe.seed)
+        made = _WordTrainer(
+            model=make_model(),
+            args=_arguments(recipe, folder / _CHECKPOINTS, learning_rate, steps, **options),
+            train_dataset=train,
+            eval_dataset=validation,
+            data_collator=WordCollator(tokenizer, loss, max_length),
+        )
+        made.remove_callback(PrinterCallback)  # whoever runs this shows progress
+        return made
+
+    candidates = [(rate, loss) for loss in recipe.losses for rate in recipe.learning_rates]
+    for rate, loss in candidates:
+        if len(candidates) == 1 or any((t["learning_rate"], t["loss"]) == (rate, loss) for t in state["trials"]):
+            continue
+        began = time.monotonic()
+        trial = trainer(loss, rate, recipe.trial_steps)
+        if state["loss_before"] is None:
+            state["loss_before"] = _validation_loss(trial)
+        trial.train()
+        result = {"validation_loss": _validation_loss(trial), "seconds": round(time.monotonic() - began, 1)}
+        state["trials"].append({"learning_rate": rate, "loss": loss, **result})
+        write_json(state_file, state)
+        logger.info("Tried a learning rate of %g with loss %r: %s", rate, loss, result)
+        del trial
+        _free_memory()
+    rate, loss = candidates[0] if len(candidates) == 1 else _best(state["trials"])
+
+    steps = recipe.max_steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch_size))
+    every = max(1, steps // recipe.evaluations)
+    steps -= steps % every  # so that the last step is evaluated
+    began = time.monotonic()
+    full = trainer(loss, rate, steps, save_strategy="steps", save_steps=every, eval_strategy="steps", eval_steps=every)
+    if state["loss_before"] is None:
+        state["loss_before"] = _validation_loss(full)
+        write_json(state_file, state)
+    if recipe.max_seconds is not None:
+        full.add_callback(_StopAfter(recipe.max_seconds))
+    torch.manual_seed(recipe.seed)  # whatever was evaluated before
+    full.train(resume_from_checkpoint=last_checkpoint(folder / _CHECKPOINTS))
+    if full.state.best_model_checkpoint is None:
+        raise FloatingPointError(
+            f"The validation loss of {folder} was never finite, at a learning rate of {rate:g}; lower `learning_rates`."
+        )
+    learned = {
+        "learning_rate": rate,
+        "loss": loss,
+        "steps": full.state.global_step,
+        "loss_before": state["loss_before"],
+        "validation_loss": full.state.best_metric,
+        "trained_parameters": sum(p.numel() for p in full.model.parameters() if p.requires_grad),
+        "trials": state["trials"],
+        "seconds": round(time.monotonic() - began + sum(trial["seconds"] for trial in state["trials"]), 1),
+    }
+    _keep(folder / _CHECKPOINTS / Path(full.state.best_model_checkpoint).name, folder / MODEL_FOLDER)
+    del full
+    _free_memory()
+    write_json(state_file, {**state, "learned": learned})
+    shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
+    return learned
+
+
+class _WordTrainer(Trainer):
+    """Evaluates by the last word, whatever it learns from."""
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        learning = self.data_collator
+        self.data_collator = dataclasses.replace(learning, loss="last_word")
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = learning
+
+
+class _StopAfter(TrainerCallback):
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.monotonic() - self.began >= self.seconds:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+def _arguments(recipe: Recipe, folder: Path, learning_rate: float, steps: int, **options) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=learning_rate,
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(recipe.warmup * steps),
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        save_total_limit=1,  # and the best
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,  # the collator reads text
+        prediction_loss_only=True,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        **{"save_strategy": "no", "eval_strategy": "no", **options},
+    )
+
+
+def _validation_loss(trainer: Trainer) -> float | None:
+    """Mean cross-entropy of the last words' tokens; None if it is not finite."""
+    loss = trainer.evaluate()["eval_loss"]
+    return loss if math.isfinite(loss) else None
+
+
+def _best(trials: list[dict[str, Any]]) -> tuple[float, str]:
+    finite = [trial for trial in trials if trial["validation_loss"] is not None]
+    if not finite:
+        rates = ", ".join(f"{trial['learning_rate']:g}" for trial in trials)
+        raise FloatingPointError(f"No trial has a finite validation loss, at learning rates of {rates}; lower them.")
+    best = min(finite, key=lambda trial: trial["validation_loss"])
+    return best["learning_rate"], best["loss"]
+
+
+def _keep(checkpoint: Path, folder: Path):
+    """Make a checkpoint's weights, without what only training needs, the contents of `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    aside = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(checkpoint, aside, ignore=shutil.ignore_patterns(*_PASSING_FILES))
+    aside.rename(folder)
+
+
+def _free_memory():
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

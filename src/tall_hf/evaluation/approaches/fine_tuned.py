@@ -1,0 +1,78 @@
+"""Fine-tuned: the whole language model learns the low-resource text, then continues it as `Direct` does."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ..approach import TrainingText
+from ..fingerprint import model_fingerprint
+from .causal_training import MODEL_FOLDER, Recipe, train_causal, words_of
+from .direct import Direct
+from .loading import Loader
+
+
+# As published: one learning rate, the loss of every token, batches of 6.
+PAPER_RECIPE = Recipe(learning_rates=(2e-8,), losses=("all",), batch_size=6)
+
+
+class FineTuned(Direct):
+    """Train all weights of a causal language model on the low-resource sentences, and ask it as `Direct` does.
+
+    Args:
+        load: gives the pretrained language model with its head, and its tokenizer; see `loading.loader`.
+        name: in the table; "fine_tuned_paper" with `PAPER_RECIPE`.
+        recipe: what to try and how long to train.
+        num_beams: as for `Direct`.
+    """
+
+    def __init__(
+        self,
+        load: Loader,
+        name: str = "fine_tuned",
+        recipe: Recipe | None = None,
+        num_beams: int | None = None,
+    ):
+        super().__init__(load, name, num_beams)
+        self.recipe = recipe or Recipe()
+        self._folder: Path | None = None
+
+    def settings(self) -> dict[str, Any]:
+        if self._fingerprint is None:
+            self._fingerprint = model_fingerprint(*self.load())
+        return {"llm": self._fingerprint, "num_beams": self.num_beams, **self.recipe.to_dict()}
+
+    def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
+        train, validation = words_of(training, self.name)
+        llm, tokenizer = self.load()
+        self._dtype, self._device = llm.dtype, llm.device
+        max_length = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
+        del llm  # the trainings load their own
+        learned = train_causal(
+            lambda: self.trainable(self.load()[0]),
+            tokenizer,
+            train,
+            validation,
+            self.recipe,
+            folder,
+            {**self.settings(), "training": training.fingerprint},
+            max_length,
+        )
+        self._folder = folder / MODEL_FOLDER
+        self._model = None
+        return learned
+
+    def trainable(self, llm: PreTrainedModel) -> nn.Module:
+        """The model to train, made of a freshly loaded language model, in float32 where it learns."""
+        return llm.float()
+
+    def trained(self, folder: Path) -> tuple[PreTrainedModel, Any]:
+        """What was learned, read from the folder where it was saved, with the tokenizer."""
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=self._dtype, use_safetensors=True)
+        return llm.to(self._device), self.load()[1]
+
+    def load_model(self) -> tuple[PreTrainedModel, Any]:
+        if self._folder is None:
+            raise RuntimeError(f"`{self.name}` has learned nothing yet; call `fit` first.")
+        return self.trained(self._folder)

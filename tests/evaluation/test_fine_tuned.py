@@ -1,0 +1,193 @@
+"""Fine-tuning: it lowers validation loss, resumes where it was interrupted, and refuses what it cannot do."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from texts import world_text
+from transformers import AutoModelForCausalLM, Trainer
+
+from tall_hf.evaluation.approach import Question
+from tall_hf.evaluation.approaches import causal_training
+from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator
+from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
+from tall_hf.evaluation.approaches.loading import loader
+
+
+RECIPE = Recipe(
+    learning_rates=(1e-3, 1e-2), losses=("last_word",), batch_size=8, max_steps=12, trial_steps=3, evaluations=3
+)
+TRAINING = world_text(48, 16)
+QUESTIONS = [Question(row["truncated"], row["missing_word"]) for row in TRAINING.validation.select(range(4))]
+
+
+class Interruption(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture
+def load(part):
+    return loader(AutoModelForCausalLM, part("qwen2"))
+
+
+def interrupt(monkeypatch, calls):
+    """Raise at the `calls`-th forward with gradients from now on."""
+    step, seen = Trainer.training_step, []
+
+    def dying(self, *args, **kwargs):
+        seen.append(1)
+        if len(seen) == calls:
+            raise Interruption
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", dying)
+    return seen
+
+
+def test_learning_lowers_the_validation_loss_and_a_second_fit_loads(load, tmp_path, monkeypatch):
+    approach = FineTuned(load, recipe=RECIPE)
+    learned = approach.fit(TRAINING, tmp_path)
+    assert learned["validation_loss"] < learned["loss_before"] - 1
+    assert learned["learning_rate"] in RECIPE.learning_rates and learned["loss"] == "last_word"
+    assert [trial["learning_rate"] for trial in learned["trials"]] == [1e-3, 1e-2]
+    best = min(learned["trials"], key=lambda trial: trial["validation_loss"])
+    assert best["learning_rate"] == learned["learning_rate"]
+    assert learned["trained_parameters"] == sum(p.numel() for p in load()[0].parameters())
+    assert learned["steps"] == 12
+    assert {path.name for path in tmp_path.iterdir()} == {"fit.json", "model"}
+    assert not {"optimizer.pt", "training_args.bin"} & {path.name for path in (tmp_path / "model").iterdir()}
+
+    answers = approach.answer(QUESTIONS, "clean")
+    untrained = FineTuned(load, recipe=RECIPE)
+    monkeypatch.setattr(Trainer, "train", lambda *args, **kwargs: pytest.fail("it trains again"))
+    assert untrained.fit(TRAINING, tmp_path) == learned
+    assert untrained.answer(QUESTIONS, "clean") == answers
+
+
+def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
+    losses = iter([9.0, 3.0, 1.0, 2.0])
+    evaluate, weights = Trainer.evaluate, []
+
+    def scripted(self, *args, **kwargs):
+        weights.append(self.model.lm_head.weight.detach().clone())
+        return {**evaluate(self, *args, **kwargs), "eval_loss": next(losses)}
+
+    monkeypatch.setattr(Trainer, "evaluate", scripted)
+    approach = FineTuned(load, recipe=Recipe(**{**vars(RECIPE), "learning_rates": (1e-3,)}))
+    learned = approach.fit(TRAINING, tmp_path)
+    assert learned["loss_before"] == 9.0 and learned["validation_loss"] == 1.0
+    kept = approach.load_model()[0].lm_head.weight
+    assert torch.equal(kept, weights[2])
+    assert not torch.equal(kept, weights[3])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(part, tmp_path_factory):
+    """What a fit says that was not interrupted, and what it answers."""
+    approach = FineTuned(loader(AutoModelForCausalLM, part("qwen2")), recipe=RECIPE)
+    return approach.fit(TRAINING, tmp_path_factory.mktemp("undisturbed")), approach.answer(QUESTIONS, "clean")
+
+
+@pytest.mark.parametrize("calls", [2, 5, 13])  # in the first trial, the second, the full training
+def test_an_interrupted_fit_ends_as_an_undisturbed_one(load, undisturbed, tmp_path, monkeypatch, calls):
+    expected, answers = copy.deepcopy(undisturbed)
+    with monkeypatch.context() as patch:
+        interrupt(patch, calls)
+        with pytest.raises(Interruption):
+            FineTuned(load, recipe=RECIPE).fit(TRAINING, tmp_path)
+    resumed = FineTuned(load, recipe=RECIPE)
+    steps = interrupt(monkeypatch, math.inf)
+    learned = resumed.fit(TRAINING, tmp_path)
+    # Trials that ended are not made again, and the full training goes on behind its last evaluation.
+    assert len(steps) == {2: 18, 5: 15, 13: 8}[calls]
+    for part in (expected, learned):
+        for timed in (part, *part["trials"]):
+            timed.pop("seconds")
+    assert learned == expected
+    assert resumed.answer(QUESTIONS, "clean") == answers
+
+
+def test_one_setting_needs_no_trial(load, tmp_path):
+    recipe = Recipe(learning_rates=PAPER_RECIPE.learning_rates, losses=PAPER_RECIPE.losses, batch_size=6, max_steps=2)
+    learned = FineTuned(load, "fine_tuned_paper", recipe).fit(TRAINING, tmp_path)
+    assert learned["trials"] == [] and learned["learning_rate"] == 2e-8 and learned["loss"] == "all"
+    assert abs(learned["validation_loss"] - learned["loss_before"]) < 1e-3
+
+
+def test_a_time_budget_ends_the_training_and_what_was_learned_is_kept(load, tmp_path):
+    recipe = Recipe(learning_rates=(1e-3,), losses=("all",), batch_size=4, max_steps=500, max_seconds=0.0)
+    approach = FineTuned(load, recipe=recipe)
+    assert approach.fit(TRAINING, tmp_path)["steps"] == 1
+    assert approach.answer(QUESTIONS, "clean")[0].words
+
+
+def test_the_collator_hides_what_is_not_learned(load):
+    _, tokenizer = load()
+    rows = [{"text": "Dana", "word": "lives"}, {"text": "Dana lives in the", "word": "sea"}]
+    for loss in ("last_word", "all"):
+        batch = WordCollator(tokenizer, loss)(rows)
+        for ids, mask, labels, row in zip(*(part.tolist() for part in batch.values()), rows, strict=True):
+            learned = [label for label in labels if label != -100]
+            assert tokenizer.decode(ids[: sum(mask)]) == f"{row['text']} {row['word']}<|endoftext|>"
+            text = f" {row['word']}" if loss == "last_word" else f"{row['text']} {row['word']}"
+            assert tokenizer.decode(learned) == f"{text}<|endoftext|>"
+            assert mask == sorted(mask, reverse=True)
+    cut = WordCollator(tokenizer, "last_word", max_length=4)(rows)
+    assert cut["input_ids"].shape == (2, 4) and cut["input_ids"][1, -1] == tokenizer.eos_token_id
+
+
+def test_another_setting_is_not_taken_for_this_one(load, tmp_path):
+    recipe = Recipe(learning_rates=(1e-3,), losses=("all",), max_steps=1)
+    FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path)
+    with pytest.raises(ValueError, match="learned by other settings"):
+        FineTuned(load, recipe=RECIPE).fit(TRAINING, tmp_path)
+    with pytest.raises(ValueError, match="learned by other settings"):
+        FineTuned(load, recipe=recipe).fit(world_text(40, 16), tmp_path)
+
+
+def test_a_learning_rate_that_diverges_is_passed_over(load, tmp_path, monkeypatch):
+    recipe = Recipe(learning_rates=(1e30, 1e-3), losses=("all",), max_steps=2, trial_steps=2)
+    learned = FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path)
+    assert learned["trials"][0]["validation_loss"] is None
+    assert learned["learning_rate"] == 1e-3
+    json.dumps(learned, allow_nan=False)
+    recipe = Recipe(learning_rates=(1e30, 1e31), losses=("all",), max_steps=2, trial_steps=2)
+    with pytest.raises(FloatingPointError, match="1e\\+30, 1e\\+31"):
+        FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path / "trials")
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(
+        Trainer, "evaluate", lambda *args, **kwargs: evaluate(*args, **kwargs) | {"eval_loss": math.nan}
+    )
+    recipe = Recipe(learning_rates=(1e30,), losses=("all",), max_steps=2)
+    with pytest.raises(FloatingPointError, match="1e\\+30"):
+        FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path / "full")
+
+
+def test_bad_input(load, tmp_path):
+    approach = FineTuned(load, recipe=RECIPE)
+    with pytest.raises(ValueError, match="run `tall prepare`"):
+        approach.fit(None, tmp_path)
+    with pytest.raises(ValueError, match="--validation-share"):
+        approach.fit(world_text(8, 0), tmp_path)
+    with pytest.raises(RuntimeError, match="call `fit`"):
+        approach.answer(QUESTIONS, "clean")
+    for wrong in ({"batch_size": 0}, {"learning_rates": ()}, {"learning_rates": (0.0,)}, {"losses": ("first",)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Recipe(**wrong)
+
+
+def test_settings_stand_for_the_recipe_and_the_language_model(part, load):
+    settings = FineTuned(load, recipe=RECIPE).settings()
+    assert settings == json.loads(json.dumps(settings))
+    assert settings != FineTuned(load, recipe=PAPER_RECIPE).settings()
+    assert settings != FineTuned(loader(AutoModelForCausalLM, part("qwen2", 1)), recipe=RECIPE).settings()
+
+
+def test_the_checkpoints_a_kill_leaves_are_the_trainers(load, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 17)
+    with pytest.raises(Interruption):
+        FineTuned(load, recipe=RECIPE).fit(TRAINING, tmp_path)
+    [checkpoint] = (tmp_path / causal_training._CHECKPOINTS).iterdir()
+    assert (checkpoint / "model.safetensors").exists()

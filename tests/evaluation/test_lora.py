@@ -1,0 +1,76 @@
+"""LoRA as an approach: as many weights as a TALL trains, learns, and answers merged."""
+
+import json
+
+import pytest
+from texts import world_text
+from transformers import AutoModelForCausalLM, Trainer
+
+from tall_hf.evaluation.approach import Question
+from tall_hf.evaluation.approaches.causal_training import Recipe
+from tall_hf.evaluation.approaches.loading import loader
+from tall_hf.evaluation.approaches.lora import LoRA
+
+
+RECIPE = Recipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
+TRAINING = world_text(48, 16)
+QUESTIONS = [Question(row["truncated"], row["missing_word"]) for row in TRAINING.validation.select(range(4))]
+
+
+@pytest.fixture
+def load(part):
+    return lambda family="qwen2": loader(AutoModelForCausalLM, part(family))
+
+
+@pytest.mark.parametrize("llm", ["qwen2", "bloom", "gpt2", "gemma"])
+def test_it_has_as_many_weights_as_a_tall_within_half_a_rank(composed, load, llm):
+    model, _ = composed("gated", llm=llm)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    approach = LoRA(load(llm), trained)
+    count, of_rank_one = (
+        sum(p.numel() for p in one.trainable(load(llm)()[0]).parameters() if p.requires_grad)
+        for one in (approach, LoRA(load(llm), 1))
+    )
+    assert abs(count - trained) <= of_rank_one / 2
+    assert count % of_rank_one == 0
+
+
+def test_learning_lowers_the_validation_loss_and_a_second_fit_loads(load, tmp_path, monkeypatch):
+    approach = LoRA(load(), 10_000, recipe=RECIPE)
+    learned = approach.fit(TRAINING, tmp_path)
+    assert learned["validation_loss"] < learned["loss_before"] - 0.5
+    assert abs(learned["trained_parameters"] - 10_000) < 1_000
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+    assert not list((tmp_path / "model").glob("model*.safetensors"))  # the language model's own weights are not copied
+    answers = approach.answer(QUESTIONS, "clean")
+    assert not any("lora" in name for name, _ in approach.model.llm.named_parameters())
+    frozen = LoRA(load(), 10_000, recipe=RECIPE)
+    monkeypatch.setattr(Trainer, "train", lambda *args, **kwargs: pytest.fail("it trains again"))
+    assert frozen.fit(TRAINING, tmp_path) == learned
+    assert frozen.answer(QUESTIONS, "clean") == answers
+    approach.close()
+    assert approach.answer(QUESTIONS, "clean") == answers
+
+
+def test_an_interrupted_fit_ends_as_an_undisturbed_one(load, tmp_path, monkeypatch):
+    expected = LoRA(load(), 10_000, recipe=RECIPE).fit(TRAINING, tmp_path / "undisturbed")
+    step, seen = Trainer.training_step, []
+
+    def dying(self, *args, **kwargs):
+        seen.append(1)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        LoRA(load(), 10_000, recipe=RECIPE).fit(TRAINING, tmp_path / "killed")
+    learned = LoRA(load(), 10_000, recipe=RECIPE).fit(TRAINING, tmp_path / "killed")
+    assert len(seen) == 7 + 8  # behind the checkpoint of step 4
+    assert {**learned, "seconds": 0} == {**expected, "seconds": 0}
+
+
+def test_settings_stand_for_the_size(load):
+    settings = [LoRA(load(), count).settings() for count in (1_000, 2_000)]
+    assert settings[0] != settings[1]
+    assert settings[0] == json.loads(json.dumps(settings[0]))
