@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import cached_file
 
-from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, components, publishing
+from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, cli_evaluate, components, publishing
 from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
 from tall_hf.data.prepare import check_prepared_output, load_prepared
@@ -245,6 +245,9 @@ def train(
         final = training_run.run(settings, args, resume=resume)
     if args.process_index == 0:
         typer.echo(f"Saved to {final}. `tall predict {final} ...` lists next words.")
+
+
+cli_evaluate.register(app, _UserErrors)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Tables and files of hand-made results."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from tall_hf.evaluation import plots, report
 from tall_hf.evaluation.figures import compute_figures
-from tall_hf.evaluation.tables import comparison_rows, markdown_table, split_rows
+from tall_hf.evaluation.tables import cost_rows, markdown_table, quality_rows, split_rows
 
 
 def clean():
@@ -18,8 +19,12 @@ def clean():
 
 
 def cells(figures, approach):
-    head, rows = comparison_rows(figures, "tall")
-    return dict(zip(head, next(row for row in rows if row[0] == approach), strict=True))
+    found = {}
+    for head, rows in (quality_rows(figures, "tall"), cost_rows(figures)):
+        for row in rows:
+            if row[0] == approach:
+                found |= dict(zip(head, row, strict=True))
+    return found
 
 
 @pytest.fixture
@@ -37,31 +42,31 @@ def written(tmp_path):
 
 def test_the_table_shows_quality_significance_and_cost():
     tall, ngram = cells(clean(), "tall"), cells(clean(), "ngram")
-    assert tall["accuracy % [95%]"] == "80.00 [49.02, 94.33]"  # Wilson's interval of 8 of 10
+    assert tall["accuracy % [95%]"] == "80.00 [49.0, 94.3]"  # Wilson's interval of 8 of 10
     assert tall["top-5 %"] == "90.00"
     assert tall["MRR"] == "0.850"
-    assert tall["perplexity"] == "1.6"  # exp(0.5)
+    assert tall["perplexity"] == "1.65"  # exp(0.5)
     assert tall["bits/char"] == "0.18"  # 0.5 / ln 2 / 4 letters
     assert (tall["seconds"], tall["seconds learning"], tall["peak memory"]) == ("12.5", "", "1.00 GiB")
-    assert tall["p against tall"] == "" and ngram["p against tall"] == "0.070"
-    assert ngram["perplexity"] == "" and ngram["seconds learning"] == "3.0"
+    assert tall["p vs tall"] == "" and ngram["p vs tall"] == "0.070"
+    assert ngram["perplexity"] == ngram["bits/char"] == "" and ngram["seconds learning"] == "3.0"
     assert ngram["peak memory"] == "3.00 GiB"
     assert cells(clean(), "broken")["accuracy % [95%]"] == "failed"
 
 
 def test_columns_that_nobody_fills_are_left_out():
     figures = [entry for entry in clean() if entry.run.approach != "tall"]
-    head, rows = comparison_rows(figures, "tall")
-    assert "perplexity" not in head and "bits/char" not in head
-    assert all(len(row) == len(head) for row in rows)
+    head, rows = cost_rows(figures)
+    assert head == ["approach", "seconds", "seconds learning", "peak memory"]
+    assert rows == [["ngram", "0.5", "3.0", "3.00 GiB"]]
 
 
 def test_the_table_of_groups():
-    head, rows = split_rows(clean(), "group")
+    head, rows = split_rows(clean(), "group", intervals=False)
     assert head == ["approach", "even (n=5)", "odd (n=5)"]
-    assert [row[0] for row in rows] == ["tall", "ngram"]
-    assert rows[0][1].startswith("80.00 [")
-    assert split_rows(clean(), "frequency") == ([], [])
+    assert rows == [["tall", "80.00", "80.00"], ["ngram", "20.00", "20.00"]]
+    assert split_rows(clean(), "group", intervals=True)[1][0][1].startswith("80.00 [")
+    assert split_rows(clean(), "frequency", intervals=True) == ([], [])
 
 
 def test_markdown_is_one_line_a_row():
@@ -71,7 +76,7 @@ def test_markdown_is_one_line_a_row():
 def test_the_terminal_and_the_file_show_the_same(written):
     folder, _, shown = written
     markdown = (folder / report.REPORT_NAME).read_text(encoding="utf-8")
-    for text in ("80.00 [49.02, 94.33]", "Protocol paper: 10 sentences", "even (n=5)", "0.070"):
+    for text in ("80.00 [49.0, 94.3]", "Protocol paper: 10 sentences", "even (n=5)", "0.070"):
         assert text in shown and text in markdown
     assert "broken failed: RuntimeError: out | of\nluck" in shown
     assert "- broken failed: RuntimeError: out | of luck\n" in markdown
@@ -115,6 +120,12 @@ def test_the_json_holds_what_a_model_card_needs(written):
     assert approaches["ngram"]["fitting_cost"]["seconds"] == 3.0
     assert approaches["ngram"]["splits"]["frequency"]["0"]["n"] == 8
     assert approaches["broken"]["error"].startswith("RuntimeError") and approaches["broken"]["metrics"] is None
+
+
+def test_a_huge_perplexity_is_written_short():
+    results = handmade.results()
+    results.runs[0] = dataclasses.replace(results.runs[0], answers=handmade.answers(range(8), log_probability=-30.0))
+    assert cells(compute_figures(results, "clean"), "tall")["perplexity"] == "1.1e+13"
 
 
 def test_infinite_perplexity_is_json_and_a_cell():

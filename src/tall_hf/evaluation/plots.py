@@ -123,7 +123,7 @@ def _save(figure, path: Path, axis=None) -> Path:
     """Write the file; what is left to do on `axis` is the same for all plots of lines."""
     if axis is not None:
         axis.set_ylabel("accuracy in %")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])  # a line at 0 is seen
         axis.grid(alpha=0.3)
         figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, format="png", dpi=120)

@@ -17,7 +17,7 @@ from .figures import Figures, compute_figures
 from .plots import plot_all
 from .run import Results
 from .store import write_json
-from .tables import comparison_rows, error_lines, markdown_table, rich_table, split_rows
+from .tables import cost_rows, error_lines, markdown_table, quality_rows, rich_table, split_rows
 
 
 RESULTS_NAME = "results.json"
@@ -38,6 +38,7 @@ def write_report(
     reference: str = "tall",
     training: TrainingText | None = None,
     details: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Score the runs, print their tables, and write everything to a folder.
@@ -51,6 +52,7 @@ def write_report(
         reference: name of the approach that the others are compared with.
         training: the text in which word frequencies are counted.
         details: further JSON values for `results.json`, such as which model and which sentences.
+        notes: lines to print and write below the tables.
         console: for the tables; the terminal when not given.
 
     Returns:
@@ -70,6 +72,9 @@ def write_report(
             if entry.run.error is None:
                 path = output / "sentences" / protocol / f"{entry.run.approach}.csv"
                 write_sentences(entry, results.questions[protocol], path)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        sections.append(f"{note}\n")
     _write_text(output / REPORT_NAME, "\n".join(sections))
     write_json(output / RESULTS_NAME, report)
     try:
@@ -81,17 +86,19 @@ def write_report(
 
 def print_tables(title: str, figures: Sequence[Figures], reference: str, console: Console) -> list[str]:
     """Print the tables of one protocol, and return them as sections of a Markdown file."""
-    head, rows = comparison_rows(figures, reference)
-    console.print(rich_table(title, head, rows))
-    sections = [f"## {title}\n", markdown_table(head, rows)]
+    quality, cost = quality_rows(figures, reference), cost_rows(figures)
+    console.print(rich_table(title, *quality))
+    sections = [f"## {title}\n", markdown_table(*quality)]
     if errors := error_lines(figures):
         console.print("\n".join(errors), style="red", markup=False, highlight=False, soft_wrap=True)
         sections.append("".join(f"- {' '.join(line.split())}\n" for line in errors))
+    console.print(rich_table("Probabilities and cost", *cost))
+    sections += ["### Probabilities and cost\n", markdown_table(*cost)]
     for by, heading in _SPLITS.items():
-        head, rows = split_rows(figures, by)
+        head, rows = split_rows(figures, by, intervals=True)
         if rows:
             if by == "group":  # the others are drawn
-                console.print(rich_table(heading, head, rows))
+                console.print(rich_table(heading, *split_rows(figures, by, intervals=False)))
             sections += [f"### {heading}\n", markdown_table(head, rows)]
     return sections
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from rich.table import Table
 
@@ -9,47 +10,62 @@ from .cost import Cost
 from .figures import Figures
 
 
-def comparison_rows(figures: Sequence[Figures], reference: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of one protocol: quality, significance, cost.
+# Head and rows of a table.
+Cells: TypeAlias = tuple[list[str], list[list[str]]]
 
-    Columns that are empty in all rows, such as perplexity where no approach gives probabilities, are left out.
-    """
-    head = ["approach", "accuracy % [95%]", "top-5 %", "MRR", "perplexity", "bits/char", "chrF"]
-    head += [f"p against {reference}", "seconds", "seconds learning", "peak memory"]
+
+def quality_rows(figures: Sequence[Figures], reference: str) -> Cells:
+    """Accuracy with its interval, what else tells how near the answers are, and significance, of one protocol."""
+    head = ["approach", "accuracy % [95%]", "top-5 %", "MRR", "chrF", f"p vs {reference}"]
     rows = []
     for entry in figures:
-        run, metrics = entry.run, entry.metrics
+        metrics = entry.metrics
         if metrics is None:
-            rows.append([run.approach, "failed"] + [""] * (len(head) - 2))
+            rows.append([entry.run.approach, "failed"] + [""] * (len(head) - 2))
             continue
         rows.append(
             [
-                run.approach,
+                entry.run.approach,
                 _percent_with_interval(metrics),
                 f"{100 * metrics['top5_accuracy']:.2f}",
                 f"{metrics['mean_reciprocal_rank']:.3f}",
-                _number(metrics["perplexity"], ",.1f"),
-                _number(metrics["bits_per_character"], ".2f"),
                 f"{100 * metrics['character_f_score']:.1f}",
                 _p_value(entry.comparison.adjusted_p_value) if entry.comparison else "",
-                f"{run.answering.seconds:,.1f}",
-                f"{run.fitting.seconds:,.1f}" if run.fitting else "",
-                _memory(run.answering + (run.fitting or Cost())),
             ]
         )
-    kept = [i for i in range(len(head)) if i == 0 or not rows or any(row[i] for row in rows)]
-    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    return _without_empty_columns(head, rows)
 
 
-def split_rows(figures: Sequence[Figures], by: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of accuracies by group, word frequency or sentence length; no rows where there is no such split."""
+def cost_rows(figures: Sequence[Figures]) -> Cells:
+    """Probabilities of the missing words, where approaches give them, and what the answers cost."""
+    head = ["approach", "perplexity", "bits/char", "seconds", "seconds learning", "peak memory"]
+    rows = []
+    for entry in figures:
+        run, metrics = entry.run, entry.metrics
+        if metrics is not None:
+            rows.append(
+                [
+                    run.approach,
+                    _number(metrics["perplexity"]),
+                    _number(metrics["bits_per_character"]),
+                    f"{run.answering.seconds:,.1f}",
+                    f"{run.fitting.seconds:,.1f}" if run.fitting else "",
+                    _memory(run.answering + (run.fitting or Cost())),
+                ]
+            )
+    return _without_empty_columns(head, rows)
+
+
+def split_rows(figures: Sequence[Figures], by: str, intervals: bool) -> Cells:
+    """Accuracies by "group", "frequency" or "length", with or without intervals; no rows where there is no such split."""
     split = [entry for entry in figures if by in entry.splits]
     if not split:
         return [], []
     parts = {name: metrics["n"] for name, metrics in split[0].splits[by].items()}
     head = ["approach", *(f"{name} (n={n:,})" for name, n in parts.items())]
     rows = [
-        [entry.run.approach, *(_percent_with_interval(entry.splits[by][name]) for name in parts)] for entry in split
+        [entry.run.approach, *(_percent_with_interval(entry.splits[by][name], intervals) for name in parts)]
+        for entry in split
     ]
     return head, rows
 
@@ -74,15 +90,23 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
 
 
-def _percent_with_interval(metrics: dict) -> str:
+def _without_empty_columns(head: list[str], rows: list[list[str]]) -> Cells:
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+    return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _percent_with_interval(metrics: dict, interval: bool = True) -> str:
     low, high = metrics["accuracy_interval"]
-    return f"{100 * metrics['accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+    share = f"{100 * metrics['accuracy']:.2f}"
+    return f"{share} [{100 * low:.1f}, {100 * high:.1f}]" if interval else share
 
 
-def _number(value: float | None, form: str) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return ""
-    return format(value, form) if math.isfinite(value) else "∞"
+    if not math.isfinite(value):
+        return "∞"
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.1e}"
 
 
 def _p_value(p: float) -> str:

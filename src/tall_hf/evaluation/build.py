@@ -1,0 +1,265 @@
+"""Which approaches there are, what each needs, and how it is made of a TALL, its parts and a training text."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.utils import cached_file
+
+from tall_hf.modeling.configuration_tall import TALLConfig
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+
+from .approach import Approach, TrainingText
+from .approaches.causal_training import Recipe
+from .approaches.decoder_only import DecoderOnly
+from .approaches.direct import Direct
+from .approaches.fine_tuned import PAPER_RECIPE, FineTuned
+from .approaches.loading import Loader, loader, tall_loader
+from .approaches.lora import LORA_RECIPE, LoRA
+from .approaches.majority import Majority
+from .approaches.naive import Naive
+from .approaches.ngram import NGram
+from .approaches.soft_prompt import PROMPT_RECIPE, SoftPrompt
+from .approaches.tall import TALL
+from .approaches.translator_only import TranslatorOnly
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What approaches are made of; no weights are read until an approach is at work.
+
+    Attributes:
+        models: TALLs by name, as folders or Hub ids; the first one's parts are the other approaches'.
+        llm, hr_lr: the language model and the translator back; those the first TALL was composed of when None.
+        translator_only: a TALL without its LLM.
+        training: what approaches learn from.
+        budget_steps: optimizer steps of each approach that is trained here; its own default when None.
+        seed: of trainings.
+        dtype, device: of all models.
+        allow_pickle, token: as for `compose`.
+    """
+
+    models: dict[str, str | os.PathLike]
+    llm: str | None = None
+    hr_lr: str | None = None
+    translator_only: str | os.PathLike | None = None
+    training: TrainingText | None = None
+    budget_steps: int | None = None
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    allow_pickle: bool = False
+    token: str | bool | None = None
+
+    @property
+    def first(self) -> str:
+        """The name of the first TALL."""
+        return next(iter(self.models))
+
+    @functools.cached_property
+    def config(self) -> TALLConfig:
+        """The first TALL's."""
+        return TALLConfig.from_pretrained(self.models[self.first], token=self.token)
+
+    def part(self, role: str) -> str | None:
+        """Folder or Hub id of a part ("llm", "hr_lr"), with its revision; None if nobody says which."""
+        if (given := getattr(self, role)) is not None:
+            return given
+        origin = (self.config.components or {}).get(role, {})
+        name, revision = origin.get("name_or_path"), origin.get("revision")
+        return f"{name}@{revision}" if revision else name
+
+    def load_part(self, role: str) -> Loader:
+        auto_class = {"llm": AutoModelForCausalLM, "hr_lr": AutoModelForSeq2SeqLM}[role]
+        return loader(
+            auto_class,
+            self.part(role),
+            dtype=self.dtype,
+            device=self.device,
+            token=self.token,
+            allow_pickle=self.allow_pickle,
+        )
+
+    def load_tall(self, folder: str | os.PathLike) -> Loader:
+        return tall_loader(folder, dtype=self.dtype, device=self.device, token=self.token)
+
+    def languages(self) -> dict[str, str | None]:
+        """The language codes that the translators were composed with."""
+        processor = TALLProcessor.from_pretrained(self.models[self.first], token=self.token)
+        return {"source_lang": processor.source_lang, "pivot_lang": processor.pivot_lang}
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A recipe within the budget: with one, all its steps are made, and a trial takes a quarter of them at most."""
+        settings = {"seed": self.seed, "bf16": self.dtype == torch.bfloat16}
+        if self.budget_steps is not None:
+            settings["max_steps"] = self.budget_steps
+            settings["epochs"] = max(1.0, self.budget_steps * recipe.batch_size / len(self.training.train))
+            settings["trial_steps"] = max(1, min(recipe.trial_steps, self.budget_steps // 4))
+        return dataclasses.replace(recipe, **settings)
+
+    def trained_parameters(self) -> int:
+        """How many parameters the first TALL trains."""
+        with torch.device("meta"):
+            shape = TALLForCausalLM(self.config)
+        return sum(parameter.numel() for parameter in shape.parameters() if parameter.requires_grad)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An approach in the list.
+
+    Attributes:
+        make: makes it, or several, of the parts.
+        needs: keys of `_MISSING`: what must be there.
+    """
+
+    make: Callable[[Parts], list[Approach]]
+    needs: Sequence[str] = ()
+
+
+def _soft_prompt(parts: Parts) -> list[Approach]:
+    load = functools.cache(parts.load_tall(parts.models[parts.first]))
+
+    def translate(texts: list[str]) -> list[str]:
+        model, processor = load()
+        return model.translate(texts, processor)
+
+    recipe = parts.recipe(PROMPT_RECIPE)
+    options = parts.languages()
+    return [SoftPrompt(parts.load_part("llm"), parts.load_part("hr_lr"), translate, recipe=recipe, **options)]
+
+
+def _tall_unblocked(parts: Parts) -> list[Approach]:
+    return [
+        TALL(parts.load_tall(folder), f"{name}_unblocked", punctuation_block=0.0)
+        for name, folder in parts.models.items()
+    ]
+
+
+# In the order of the table.
+APPROACHES: dict[str, Entry] = {
+    "tall": Entry(lambda parts: [TALL(parts.load_tall(folder), name) for name, folder in parts.models.items()]),
+    "tall_unblocked": Entry(_tall_unblocked),
+    "naive": Entry(
+        lambda parts: [Naive(parts.load_part("llm"), parts.load_part("hr_lr"), **parts.languages())],
+        needs=("llm", "hr_lr"),
+    ),
+    "direct": Entry(lambda parts: [Direct(parts.load_part("llm"))], needs=("llm",)),
+    "soft_prompt": Entry(_soft_prompt, needs=("llm", "hr_lr", "training", "validation", "peft")),
+    "fine_tuned_paper": Entry(
+        lambda parts: [FineTuned(parts.load_part("llm"), "fine_tuned_paper", parts.recipe(PAPER_RECIPE))],
+        needs=("llm", "training", "validation"),
+    ),
+    "fine_tuned": Entry(
+        lambda parts: [FineTuned(parts.load_part("llm"), recipe=parts.recipe(Recipe()))],
+        needs=("llm", "training", "validation"),
+    ),
+    "lora": Entry(
+        lambda parts: [LoRA(parts.load_part("llm"), parts.trained_parameters(), recipe=parts.recipe(LORA_RECIPE))],
+        needs=("llm", "training", "validation", "peft"),
+    ),
+    "translator_only": Entry(
+        lambda parts: [TranslatorOnly(parts.load_tall(parts.translator_only))], needs=("translator_only",)
+    ),
+    "decoder_only": Entry(
+        lambda parts: [DecoderOnly(parts.load_part("hr_lr"), source_lang=parts.languages()["source_lang"])],
+        needs=("hr_lr",),
+    ),
+    "ngram": Entry(lambda parts: [NGram()], needs=("training",)),
+    "majority": Entry(lambda parts: [Majority()], needs=("training",)),
+}
+
+
+def _part_is_missing(parts: Parts, role: str) -> str | None:
+    wanted = {"llm": "the language model with its head", "hr_lr": "the translator back into the language"}[role]
+    option = role.replace("_", "-")
+    spec = parts.part(role)
+    if spec is None:
+        return f"the TALL does not say which checkpoint was {wanted}; name it by `--{option}`"
+    if spec.startswith((".", "/", "~")) and not Path(spec).is_dir():
+        return f"{wanted} is not in {spec} any more, from where the TALL was composed; name it by `--{option}`"
+    return None
+
+
+_NO_TRAINING = "it learns from a training text; run `tall prepare TEXT --model MODEL --output FOLDER`, then pass `--dataset FOLDER`"
+_NO_VALIDATION = (
+    "it chooses its settings on validation sentences, and the training text has none; run `tall prepare` with a "
+    "`--validation-share` above 0"
+)
+_NO_TRANSLATOR_ONLY = (
+    "it is a TALL without its LLM; run `tall compose` as for the model and with `--leave-out-llm`, `tall prepare` and "
+    "`tall train` on the same text, then pass `--translator-only FOLDER`"
+)
+# Why a need is not met, or None if it is.
+_MISSING: dict[str, Callable[[Parts], str | None]] = {
+    "llm": lambda parts: _part_is_missing(parts, "llm"),
+    "hr_lr": lambda parts: _part_is_missing(parts, "hr_lr"),
+    "training": lambda parts: _NO_TRAINING if parts.training is None else None,
+    "validation": lambda parts: _NO_VALIDATION if parts.training and not parts.training.validation else None,
+    "translator_only": lambda parts: _NO_TRANSLATOR_ONLY if parts.translator_only is None else None,
+    "peft": lambda parts: (
+        None if importlib.util.find_spec("peft") else "it needs peft; run `pip install 'tall-hf[train]'`"
+    ),
+}
+
+
+def check_tall(model: str | os.PathLike, token: str | bool | None = None):
+    """ValueError for a checkpoint of another kind; `from_pretrained` would read it as one of ours.
+
+    Raises:
+        ValueError: it is no TALL.
+        OSError: it is not there.
+    """
+    config = json.loads(Path(cached_file(str(model), "config.json", token=token)).read_text(encoding="utf-8"))
+    if config.get("model_type") != "tall":
+        raise ValueError(
+            f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
+        )
+
+
+def build_approaches(
+    parts: Parts, names: Sequence[str] | None, protocols: Sequence[str]
+) -> tuple[list[Approach], dict[str, str]]:
+    """Make approaches by name, or all that have what they need.
+
+    Args:
+        parts: what to make them of.
+        names: in `APPROACHES`; None for all that can be made.
+        protocols: those that are asked for; what takes part in none of them is not made.
+
+    Returns:
+        The approaches in the order of `APPROACHES`, and why others were left out, by name.
+
+    Raises:
+        ValueError: a name that is not there, one whose needs are not met (the message says what to run), or one that
+            takes no part in these protocols.
+    """
+    if names is not None and (unknown := [name for name in names if name not in APPROACHES]):
+        raise ValueError(f"Unknown approach {', '.join(unknown)}; there are {', '.join(APPROACHES)}.")
+    approaches, left_out = [], {}
+    for name, entry in APPROACHES.items():
+        if names is not None and name not in names:
+            continue
+        reason = next(filter(None, (_MISSING[need](parts) for need in entry.needs)), None)
+        if reason is not None:
+            if names is not None:
+                raise ValueError(f"The approach {name!r} cannot be asked: {reason}.")
+            left_out[name] = reason
+            continue
+        made = entry.make(parts)
+        taking_part = [approach for approach in made if set(approach.protocols) & set(protocols)]
+        if names is not None and not taking_part:
+            raise ValueError(
+                f"The approach {name!r} takes part under {', '.join(made[0].protocols)} only, and asked for is "
+                f"{', '.join(protocols)}."
+            )
+        approaches += taking_part
+    return approaches, left_out
