@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from transformers.utils import logging as transformers_logging
 
 from tall_hf.evaluation.approach import PROTOCOLS, Approach
 from tall_hf.evaluation.benchmark import evaluate as run_evaluation
@@ -84,6 +85,7 @@ def register(app: typer.Typer, user_errors: type):
 
         Example: tall evaluate outputs/trained/model --text held_out.txt --dataset data/hebrew --output outputs/evaluation
         """
+        transformers_logging.disable_progress_bar()  # a bar for each model that is loaded would cut ours in pieces
         with user_errors():
             results, _ = run_evaluation(
                 _named_models(models),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,7 +24,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
+
+from tall_hf.files import locked
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
 from .cost import Cost, CostMeter
@@ -126,7 +128,7 @@ def evaluate_approaches(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     runs = []
-    with _locked(output), _progress(console) as progress:
+    with locked(output), _progress(console) as progress:
         for approach in approaches:
             try:
                 asker = _Asker(approach, training, output, batch_size, top_k, seed, shard_batches, progress)
@@ -325,22 +327,6 @@ def _check(approaches, questions, **counts):
                 )
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second command out of the folder; a killed process holds no lock."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(
-            f"Another process is evaluating into {folder}; wait for it, or name another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -352,7 +338,7 @@ def _progress(console: Console | None) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Speed(),
+        _Speed(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console or Console(stderr=True),

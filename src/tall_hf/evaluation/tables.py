@@ -78,7 +78,7 @@ def error_lines(figures: Sequence[Figures]) -> list[str]:
 def rich_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(title=title, title_justify="left")
     for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", overflow="fold")
+        table.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
     return table
