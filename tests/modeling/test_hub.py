@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 REMOTE_CODE = {
     "alignment_tall.py",
     "configuration_tall.py",
+    "encoder_tall.py",
     "generation_tall.py",
     "marian_tall.py",
     "modeling_tall.py",

@@ -7,7 +7,8 @@ from transformers import MarianConfig, Qwen2Config
 from transformers.testing_utils import require_torch, torch_device
 
 from tall_hf.modeling.configuration_tall import TALLConfig
-from tall_hf.modeling.modeling_tall import TALLEncoder, TALLForCausalLM
+from tall_hf.modeling.encoder_tall import TALLEncoder
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
 
 from ...generation.test_utils import GenerationTesterMixin
 from ...test_modeling_common import ModelTesterMixin, ids_tensor, random_attention_mask

@@ -1,0 +1,284 @@
+"""TALLEncoder: stages 1 to 6, from a source sentence and its translation to what the HR→LR decoder reads."""
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import can_return_tuple
+
+from .alignment_tall import DimensionAlignment
+from .configuration_tall import TALLConfig
+from .marian_tall import build_source_decoder, build_target_encoder
+
+
+class TALLPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and the capabilities shared by TALL's modules."""
+
+    config_class = TALLConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["MarianEncoderLayer", "MarianDecoderLayer"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, from safetensors only.
+
+        Raises:
+            ValueError: for `use_safetensors=False`.
+            OSError: for a checkpoint without safetensors weights, or with corrupted ones.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError(
+                f"A TALL is read from safetensors only: leave out `use_safetensors={kwargs['use_safetensors']}`."
+            )
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except OSError as error:
+            if "model.safetensors" not in str(error):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no safetensors weights, and a TALL reads no others: pickled ones are "
+                f"refused. Save the model again with `save_pretrained`. ({error})"
+            ) from error
+        except Exception as error:
+            # The package of that error is not imported here: see the first lines of modeling_tall.py.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise OSError(
+                f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
+                "Download or save them again."
+            ) from error
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, TALLEncoder):
+            if module.gate is not None:
+                init.constant_(module.gate, self.config.gate_init)
+            if module.embedding_std is not None:
+                init.constant_(module.embedding_std, _expected_embedding_std(self.config))
+
+
+class TALLEncoder(TALLPreTrainedModel):
+    """Stages 1 to 6: the source sentence and its translation, through the LLM, to what the HR→LR decoder reads."""
+
+    def __init__(self, config: TALLConfig):
+        super().__init__(config)
+        translator = AutoModelForSeq2SeqLM.from_config(config.lr_hr_config)
+        if config.translation_generation_config is not None:
+            translator.generation_config = GenerationConfig.from_dict(dict(config.translation_generation_config))
+        llm = AutoModel.from_config(config.llm_config)
+        llm_size = llm.get_input_embeddings().embedding_dim
+        source_size = config.lr_hr_config.d_model
+        target_size = config.hr_lr_config.d_model
+
+        self.translator = translator
+        self.llm = llm
+        self.source_alignment = None
+        self.source_decoder = None
+        # One element, not a scalar: sharded training cannot split a tensor without dimensions.
+        self.gate = nn.Parameter(torch.zeros(1)) if config.source_bridge == "gated" else None
+        # The spread of the LLM's embeddings, so that what a bridge adds has a size the LLM was pretrained on. Composing
+        # measures it; a model without pretrained parts has what the LLM is initialised with.
+        scaled = config.source_bridge in ("gated", "concat")
+        embedding_std = torch.full((1,), _expected_embedding_std(config)) if scaled else None
+        self.register_buffer("embedding_std", embedding_std)
+        if config.source_bridge != "none":
+            self.source_alignment = self._alignment(source_size, llm_size)
+        if config.source_bridge in ("marian", "gated"):
+            self.source_decoder = build_source_decoder(config, llm_size)
+        self.target_alignment = self._alignment(llm_size, target_size)
+        self.target_encoder = build_target_encoder(config)
+
+        self.freeze_parts()
+        self.post_init()
+
+    def _alignment(self, input_size: int, output_size: int) -> DimensionAlignment:
+        hidden_size = self.config.alignment_hidden_size or 2 * output_size
+        return DimensionAlignment(input_size, output_size, hidden_size, self.config.alignment_dropout)
+
+    def freeze_parts(self):
+        """Take the pretrained parts, and the fixed position tables of the custom transformers, out of training."""
+        freeze(self.translator)
+        freeze(self.llm)
+        self.target_encoder.embed_positions.requires_grad_(False)
+        if self.source_decoder is not None:
+            self.source_decoder.embed_positions.requires_grad_(False)
+
+    def get_input_embeddings(self):
+        return self.translator.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.translator.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        llm_input_ids: torch.LongTensor | None = None,
+        llm_attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput:
+        """Encode source sentences and their translations.
+
+        Args:
+            input_ids: source tokens of the LR→HR translator, (batch, source length).
+            attention_mask: 1 for tokens, 0 for padding on either side; all ones when not given.
+            llm_input_ids: tokens of the translation for the LLM, (batch, translation length).
+            llm_attention_mask: as `attention_mask`.
+            output_attentions: return custom encoder 2's self-attentions.
+            output_hidden_states: return custom encoder 2's hidden states, its input first.
+
+        Returns:
+            `last_hidden_state` (batch, translation length, HR→LR width): each row's tokens first, padding behind.
+
+        Raises:
+            ValueError: without `llm_input_ids`, or for an input longer than a position table.
+        """
+        if llm_input_ids is None:
+            raise ValueError(
+                "`llm_input_ids`, the tokens of the translation, are missing. Make them together with the other inputs: "
+                "`processor(text=texts, translations=model.translate(texts, processor), return_tensors='pt')`."
+            )
+        check_length("input_ids", input_ids, self.config.max_source_length)
+        check_length("llm_input_ids", llm_input_ids, self.config.max_translation_length)
+        source_mask, input_ids = squeeze_padding(attention_mask, input_ids)
+        llm_mask, llm_input_ids = squeeze_padding(llm_attention_mask, llm_input_ids)
+
+        embeddings = self.llm.get_input_embeddings()(llm_input_ids)
+        if self.config.source_bridge == "none":
+            source_states = None
+        else:
+            source_states = self.source_alignment(
+                in_dtype_of(self.source_alignment, self.encode_source(input_ids, source_mask))
+            )
+        llm_states = self.read_with_llm(embeddings, llm_mask, source_states, source_mask)
+        return self.target_encoder(
+            inputs_embeds=self.target_alignment(in_dtype_of(self.target_alignment, llm_states)),
+            attention_mask=llm_mask,
+            output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=(
+                self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        )
+
+    def encode_source(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Stage 1: (batch, source length) tokens to (batch, source length, source width) states."""
+        encoder = self.translator.get_encoder()
+        # Gradient checkpointing makes embeddings require a gradient, which a frozen encoder would carry for nothing.
+        is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+            return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def bridge_source(
+        self,
+        embeddings: torch.Tensor,
+        llm_mask: torch.Tensor,
+        source_states: torch.Tensor | None,
+        source_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Stage 3: the LLM's input, (batch, translation length, LLM width), for every bridge but `"concat"`."""
+        if self.config.source_bridge == "none":
+            return embeddings
+        decoded = self.source_decoder(
+            inputs_embeds=in_dtype_of(self.source_decoder, embeddings),
+            attention_mask=llm_mask,
+            encoder_hidden_states=source_states,
+            encoder_attention_mask=source_mask,
+            use_cache=False,
+        ).last_hidden_state
+        if self.config.source_bridge == "gated":
+            return embeddings + (torch.tanh(self.gate) * self.embedding_std).to(decoded.device) * decoded
+        return decoded
+
+    def read_with_llm(
+        self,
+        embeddings: torch.Tensor,
+        llm_mask: torch.Tensor,
+        source_states: torch.Tensor | None,
+        source_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Stages 3 and 4: the frozen LLM's states on the translation, (batch, translation length, LLM width)."""
+        if self.config.source_bridge != "concat":
+            inputs_embeds = in_dtype_of(self.llm, self.bridge_source(embeddings, llm_mask, source_states, source_mask))
+            return self.llm(inputs_embeds=inputs_embeds, attention_mask=llm_mask, use_cache=False).last_hidden_state
+        # Source and translation become one sequence without a hole, so that positions count tokens and not padding.
+        joint_mask, joint = squeeze_padding(
+            torch.cat([source_mask, llm_mask], dim=1),
+            torch.cat([self.embedding_std.to(source_states.device) * source_states, embeddings], dim=1),
+        )
+        joint = in_dtype_of(self.llm, joint)
+        joint_states = self.llm(inputs_embeds=joint, attention_mask=joint_mask, use_cache=False).last_hidden_state
+        columns = torch.arange(embeddings.shape[1], device=embeddings.device)
+        columns = columns + source_mask.sum(dim=1, keepdim=True).long()
+        return joint_states.gather(1, columns.unsqueeze(-1).expand(-1, -1, joint_states.shape[-1]))
+
+
+def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Move the padding of each row behind its tokens, keeping their order.
+
+    Args:
+        attention_mask: (batch, length), non-zero for tokens; all ones when None (then a tensor must be given).
+        tensors: (batch, length) or (batch, length, width), moved alike.
+
+    Returns:
+        The moved mask, then the moved tensors.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
+        return attention_mask, *tensors
+    for tensor in tensors:
+        if attention_mask.shape != tensor.shape[:2]:
+            raise ValueError(
+                f"An attention mask of shape {tuple(attention_mask.shape)} does not fit inputs of shape "
+                f"{tuple(tensor.shape[:2])}; it needs one number for each token."
+            )
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    moved = [attention_mask.gather(1, order)]
+    for tensor in tensors:
+        index = order if tensor.dim() == 2 else order.unsqueeze(-1).expand_as(tensor)
+        moved.append(tensor.gather(1, index))
+    return tuple(moved)
+
+
+def freeze(part: nn.Module):
+    """Take a pretrained part out of training, and dropout out of it."""
+    part.requires_grad_(False)
+    for layer in part.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            # These layers keep their training flag (see `TALLForCausalLM.train`), and some apply dropout by it.
+            for name in [
+                name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)
+            ]:
+                setattr(layer, name, 0.0)
+
+
+def in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """States as `part` computes: the frozen parts may be kept in a dtype of their own."""
+    # A replica of nn.DataParallel has no parameters; it computes as it is fed.
+    return states.to(next((weight.dtype for weight in part.parameters() if weight.is_floating_point()), states.dtype))
+
+
+def check_length(name: str, input_ids: torch.LongTensor, limit: int, past_length: int = 0):
+    """Refuse (batch, length) tokens that are none, or that with `past_length` cached ones are more than `limit`."""
+    length = input_ids.shape[1] + past_length
+    if length == 0:
+        raise ValueError(f"`{name}` has no tokens: its length is 0, at least 1 is needed.")
+    if length > limit:
+        raise ValueError(
+            f"`{name}` reaches {length} tokens, but there are positions for {limit} only. Shorten the text, or let the "
+            "processor truncate it (it does by default); when generating, ask for fewer new tokens."
+        )
+
+
+def _expected_embedding_std(config: TALLConfig) -> float:
+    llm_config = config.llm_config.get_text_config()
+    return getattr(llm_config, "initializer_range", None) or getattr(llm_config, "init_std", 1.0)  # OPT says init_std
