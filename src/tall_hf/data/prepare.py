@@ -7,14 +7,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
-from filelock import FileLock, Timeout
 from rich.console import Console
 
+from tall_hf.files import LOCK_NAME, locked
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
@@ -25,7 +25,6 @@ from .translation import launched_processes, tokenizer_digest, translate_corpus,
 REPORT = "prepare.json"
 _SHARDS = "shards"
 _STAGING = ".preparing"
-_LOCK = ".lock"
 _RESULTS = ("train", "validation", "translations")
 _ROW = Features({name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")})
 _ROWS_AT_A_TIME = 1000
@@ -82,7 +81,7 @@ def prepare(
     state = launched_processes()
     output.mkdir(parents=True, exist_ok=True)
     staging = output / _STAGING
-    with _locked(output, state.is_main_process):
+    with locked(output) if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
             staging.mkdir()
@@ -188,29 +187,10 @@ def check_prepared_output(folder: str | os.PathLike) -> Path:
     """
     folder = Path(folder)
     if folder.exists():
-        ours = folder.is_dir() and any((folder / name).exists() for name in (REPORT, _SHARDS, _STAGING, _LOCK))
+        ours = folder.is_dir() and any((folder / name).exists() for name in (REPORT, _SHARDS, _STAGING, LOCK_NAME))
         if not ours and not (folder.is_dir() and not any(folder.iterdir())):
             raise FileExistsError(f"{folder} exists and is no prepared corpus; name a new or an empty folder.")
     return folder
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, is_main_process: bool) -> Iterator[None]:
-    """Keep a second command out of the folder; a killed process holds no lock."""
-    if not is_main_process:
-        yield
-        return
-    lock = FileLock(folder / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(
-            f"Another process is preparing {folder}; wait for it, or name another folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _tokenizers_fingerprint(processor: TALLProcessor) -> str:

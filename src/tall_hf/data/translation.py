@@ -230,6 +230,8 @@ def _generation_settings(model, generation_kwargs) -> GenerationConfig:
         raise ValueError(
             f"{', '.join(map(repr, unknown))} is no setting of `generate` that a translation can be kept by."
         )
+    if settings.num_beams is not None and settings.num_beams < 1:
+        raise ValueError(f"`num_beams` must be at least 1, got {settings.num_beams}.")
     if settings.do_sample:
         raise ValueError(
             "The translator would sample, and a corpus is translated once and for all: pass `do_sample=False`."

@@ -1,0 +1,52 @@
+"""What every command that writes a folder does alike: keep others out of it, and say so when the disk is full."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+LOCK_NAME = ".lock"
+# A write that failed for want of room leaves less than this behind.
+_FULL = 2**20
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Keep a second command out of a folder that exists; a killed process holds no lock.
+
+    Raises:
+        BlockingIOError: another process is at work there.
+    """
+    lock = FileLock(Path(folder, LOCK_NAME), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"Another process is at work in {folder}; wait for it, or name another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Within, a failure on a full disk becomes an OSError that says so; torch and safetensors raise errors of their own.
+
+    Args:
+        folder: where is written.
+        advice: what to do about it.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL
+        if not is_full:
+            raise
+        raise OSError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error
