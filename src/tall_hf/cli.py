@@ -17,6 +17,7 @@ from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
 from tall_hf.data.prepare import check_prepared_output, load_prepared
 from tall_hf.data.translation import launched_processes
+from tall_hf.files import full_disk_named, locked
 from tall_hf.microworld.demo import demo as run_demo
 from tall_hf.training import run as training_run
 from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
@@ -207,6 +208,10 @@ def pretrain_alignment(
             max_sentences=max_sentences,
             seed=seed,
         )
+        if launched_processes().num_processes > 1:
+            raise ValueError(
+                "`tall pretrain-alignment` works in one process; start it without torchrun or accelerate."
+            )
         publishing.check_output(output)
         _check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
@@ -215,9 +220,11 @@ def pretrain_alignment(
         if torch.accelerator.is_available():
             tall.to(torch.accelerator.current_accelerator())
         state_dir = output.with_name(f"{output.name}.unfinished")
-        report = pretrain_alignments(tall, processor, rows, settings, state_dir)
-        publishing.save(tall, processor, output)
-        report.save(output)
+        state_dir.mkdir(parents=True, exist_ok=True)
+        with locked(state_dir), full_disk_named(state_dir, "Free some space, then run the same command again."):
+            report = pretrain_alignments(tall, processor, rows, settings, state_dir)
+            publishing.save(tall, processor, output)
+            report.save(output)
         shutil.rmtree(state_dir)
     _print_alignments(report, console)
     typer.echo(f"Saved to {output}, with alignment_pretraining.json and .png. Next: tall train.")
@@ -330,7 +337,13 @@ def demo(
 
 def _check_tall(model: str):
     """ValueError for a checkpoint of another kind; `from_pretrained` would read it as one of ours."""
-    config = json.loads(Path(cached_file(model, "config.json")).read_text(encoding="utf-8"))
+    if Path(model).is_dir() and not Path(model, "config.json").is_file():
+        raise FileNotFoundError(f"{model} has no config.json, so no model was saved there.")
+    try:
+        config_file = cached_file(model, "config.json")
+    except OSError as error:
+        raise OSError(f"There is no folder {model}, and as a Hub id it cannot be read: {error}") from error
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
     if config.get("model_type") != "tall":
         raise ValueError(
             f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."

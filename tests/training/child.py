@@ -49,6 +49,8 @@ def accuracy(evaluation):
 def train(request, model, processor):
     """Train and evaluate; losses by step and the evaluation's metrics."""
     rows = load_from_disk(request["rows"])
+    if request.get("streaming"):
+        rows = rows.to_iterable_dataset()
     common = {
         "model": model,
         "train_dataset": rows,

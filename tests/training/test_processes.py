@@ -94,6 +94,13 @@ def test_two_processes_equal_one_with_the_same_global_batch_and_their_checkpoint
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
 
 
+def test_two_processes_share_a_stream(start):
+    settings = {"max_steps": 3}
+    _, one, _ = start("one", settings={**settings, "per_device_train_batch_size": 8}, streaming=True)
+    _, two, _ = start("two", processes=2, settings=settings, streaming=True)
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_plain_trainer_evaluates_with_metrics_and_label_smoothing(start, tmp_path, processes):
     settings = {

@@ -1,7 +1,11 @@
 """`tall train`: settings from file and command line, a training of a prepared text, and what a user does wrong."""
 
 import json
+import os
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import parts
@@ -11,8 +15,9 @@ import yaml
 from trainings import make_rows
 from typer.testing import CliRunner
 
-from tall_hf import TALLForCausalLM, TALLProcessor, compose, data, publishing
+from tall_hf import TALLForCausalLM, TALLProcessor, TALLTrainer, compose, data, publishing
 from tall_hf.cli import app
+from tall_hf.files import locked
 from tall_hf.training.light import trainable_names
 from tall_hf.training.run import read_command_line, read_settings
 
@@ -95,6 +100,65 @@ def test_from_prepared_text_to_a_saved_model(prepared, tmp_path):
     assert "seed: 42 then, 7 now" in changed.output
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--push_to_hub", "--light_checkpoints", "false"], "to be published from there"),
+        (["--lora_alpha", "16"], "`lora_alpha` is a setting of LoRA, which is off: set `lora_r`"),
+        (["--report_to", "mlflow"], "`report_to` names 'mlflow', which is not installed here"),
+        (["--model", "nowhere/at-all"], "There is no folder nowhere/at-all"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_read(prepared, monkeypatch, flags, message):
+    monkeypatch.setattr("tall_hf.training.run.get_available_reporting_integrations", lambda: ["tensorboard"])
+    result = tall("train", prepared, *flags)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+
+
+def test_a_second_training_in_the_folder_is_refused(prepared, tmp_path):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        result = tall("train", prepared)
+    assert result.exit_code == 1
+    assert "Another process is at work in" in result.output
+
+
+def test_a_full_disk_is_named(prepared, tmp_path, monkeypatch):
+    def save(self, *args, **kwargs):
+        raise RuntimeError("[enforce fail at inline_container.cc:862] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(TALLTrainer, "_save_optimizer_and_scheduler", save)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        tall("train", prepared)
+    usage = type(shutil.disk_usage(tmp_path))(1000, 1000, 0)
+    monkeypatch.setattr("tall_hf.files.shutil.disk_usage", lambda folder: usage)
+    result = tall("train", prepared, "--resume")
+    assert result.exit_code == 1
+    assert "is full ([enforce fail" in result.output.replace("\n", " ")
+    assert "with --resume" in result.output.replace("\n", " ")
+
+
+def test_two_launched_processes_train_together(prepared, tmp_path):
+    """The command of the guide; on a machine without an accelerator as well."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = yaml.safe_load(prepared.read_text()) | {"per_device_train_batch_size": 2}
+    del settings["use_cpu"]
+    prepared.write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [*launcher, "-m", "tall_hf.cli", "train", str(prepared)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("Saved to") == 1
+    made_with = json.loads((tmp_path / "out" / "checkpoint-4" / "training_settings.json").read_text())
+    assert (made_with["batch_size"], made_with["processes"]) == (4, 2)
+
+
 def test_lora_is_trained_and_merged(prepared, tmp_path):
     pytest.importorskip("peft")
     result = tall("train", prepared, "--lora_r", "2")
@@ -163,6 +227,10 @@ def test_flags_go_before_the_file(tmp_path):
     )
     settings, args = read_settings(path)
     assert (settings.model, args.learning_rate, args.seed, args.eval_strategy) == ("m", 1e-4, 1, "no")
+    path.write_text(
+        f"{path.read_text()}lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {{min_lr: 1e-6}}\n"
+    )
+    assert read_settings(path)[1].lr_scheduler_kwargs == {"min_lr": 1e-6}
     config, overrides = read_command_line(
         [str(path), "--learning-rate", "2e-4", "--set", "seed=7", "--model=other", "--bf16", "false", "--do_predict"]
     )
@@ -187,6 +255,7 @@ def test_flags_go_before_the_file(tmp_path):
         ("model:", "`model` is missing"),
         ("- a\n- b", "must hold `name: value` lines, got a list"),
         ("a: [", "is not a YAML file"),
+        ("seed: 1\nlast_n: 2\nseed: 3", "'seed' is set twice"),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, message):

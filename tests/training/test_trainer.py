@@ -71,8 +71,8 @@ def test_schedule_keeps_both_rates_apart(trainer):
     assert sorted(set(peak)) == pytest.approx([1e-3, 1e-2])
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_accumulated_small_batches_equal_the_big_one(fresh, arguments, tmp_path, plain):
+@pytest.mark.parametrize(("plain", "positions"), [(True, "last_word"), (False, "last_word"), (False, "all")])
+def test_accumulated_small_batches_equal_the_big_one(fresh, arguments, tmp_path, plain, positions):
     runs = []
     for batch_size, accumulation in ((8, 1), (2, 4)):
         model, processor = fresh("gated")
@@ -89,6 +89,7 @@ def test_accumulated_small_batches_equal_the_big_one(fresh, arguments, tmp_path,
             args = TrainingArguments(output_dir=str(tmp_path), **{**SHORT, **settings})
             Trainer(args=args, data_collator=LastTokenCollator(processor), **common).train()
         else:
+            settings["loss_positions"] = positions
             TALLTrainer(args=arguments(**settings), processing_class=processor, **common).train()
         runs.append(recorder)
     big, small = runs
@@ -209,22 +210,51 @@ def test_not_finite_gradients_stop_before_the_weights_change(trainer):
 
 
 def test_early_stopping_and_the_best_checkpoint(trainer):
-    made = trainer(
-        eval_rows=8,
-        max_steps=40,
-        learning_rate=0.05,  # too high to get better for long
-        eval_strategy="steps",
-        save_strategy="steps",
-        eval_steps=1,
-        save_steps=1,
-        early_stopping_patience=2,
-    )
+    settings = {
+        "eval_rows": 8,
+        "max_steps": 40,
+        "learning_rate": 0.05,  # too high to get better for long
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
+        "early_stopping_patience": 2,
+    }
+    made = trainer(**settings)
     made.train()
     losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
     assert made.state.global_step < 40
     assert made.state.best_metric == min(losses)
     assert len(losses) == losses.index(min(losses)) + 3
     assert made.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+
+    again = trainer(**settings)
+    again.train(resume_from_checkpoint=True)  # not trained on
+    assert again.state.global_step == made.state.global_step
+    weights, expected = again.model.state_dict(), made.model.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_saving_the_best_alone_ends_with_the_best(trainer):
+    settings = {"eval_rows": 8, "max_steps": 8, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best"}
+    assert trainer(**settings).args.metric_for_best_model == "loss"
+    # "The best" turned round, so that it is not the last.
+    made = trainer(**settings, learning_rate=0.05, metric_for_best_model="loss", greater_is_better=True)
+    made.train()
+    losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+    assert losses[-1] < max(losses)
+    assert made.evaluate()["eval_loss"] == pytest.approx(max(losses), rel=1e-5)
+
+
+def test_a_finished_training_is_not_trained_on(trainer):
+    # Five steps of four an epoch: it ends in the middle of the second.
+    settings = {"max_steps": 5, "save_strategy": "steps", "save_steps": 5, "lr_scheduler_type": "constant"}
+    made, again = trainer(**settings), trainer(**settings)
+    made.train()
+    result = again.train(resume_from_checkpoint=True)
+    assert result.global_step == again.state.global_step == 5
+    weights, expected = again.model.state_dict(), made.model.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_plot_is_written_at_the_end(trainer):
@@ -270,6 +300,11 @@ def test_length_groups_come_in_an_order_of_their_epoch(trainer):
         ({"loss_curriculum": 0.5, "loss_positions": "all"}, "loss_curriculum"),
         ({"frozen_dtype": "int8"}, "frozen_dtype.*bfloat16.*'int8'"),
         ({"early_stopping_patience": 2}, "early_stopping_patience.*eval_strategy"),
+        ({"bf16_full_eval": True}, "would round the trained weights"),
+        ({"max_steps": 0}, "Nothing would be trained with max_steps=0"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs=0"),
+        ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps` must be a whole number of at least 1"),
+        ({"train_sampling_strategy": "bogus"}, "`train_sampling_strategy` must be one of 'random'"),
         ({"early_stopping_patience": 0, "eval_strategy": "steps"}, "early_stopping_patience.*at least 1"),
         ({"push_to_hub": True}, "light_checkpoints"),
     ],
@@ -298,6 +333,13 @@ def test_what_is_not_a_talls_is_refused(fresh, arguments, tmp_path):
         TALLTrainer(model, arguments(), processing_class=processor.tokenizer)
     with pytest.raises(ValueError, match="data_collator"):
         TALLTrainer(model, arguments(), LastTokenCollator(processor), rows, processing_class=processor)
+    with pytest.raises(ValueError, match="`metric_for_best_model` must be one of 'loss'.*got 'bleu'"):
+        TALLTrainer(model, arguments(metric_for_best_model="bleu"), train_dataset=rows, processing_class=processor)
+    with pytest.raises(ValueError, match="cannot be grouped by length"):
+        grouped = arguments(train_sampling_strategy="group_by_length")
+        TALLTrainer(model, grouped, train_dataset=rows.to_iterable_dataset(), processing_class=processor)
+    with pytest.raises(TypeError, match="`model` is missing"):
+        TALLTrainer(args=arguments(), train_dataset=rows, processing_class=processor)
     with pytest.raises(ValueError, match="train_dataset.*empty"):
         TALLTrainer(model, arguments(), train_dataset=rows.select([]), processing_class=processor)
 
@@ -311,12 +353,27 @@ def test_resume_with_other_settings_names_them(trainer):
         ({"seed": 7}, "seed: 42 then, 7 now"),
         ({"rows": 15}, "train_dataset: .* then, .* now"),
         ({"max_steps": 6}, "max_steps: 4 then, 6 now"),
+        ({"metric_for_best_model": "token_accuracy"}, "metric_for_best_model: None then, 'token_accuracy' now"),
+        ({"eval_rows": 4}, "eval_dataset: None then, "),
     ):
         with pytest.raises(ValueError, match=message):
             trainer(**settings).train(resume_from_checkpoint=True)
     again = trainer(max_steps=6, allow_changed_settings=True)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 6
+
+
+def test_weights_alone_are_not_resumed_from(trainer):
+    trainer(save_strategy="steps", save_steps=2, save_only_model=True).train()
+    with pytest.raises(ValueError, match="weights alone"):
+        trainer(save_only_model=True, max_steps=6).train(resume_from_checkpoint=True)
+
+
+def test_predictions_come_in_the_order_of_the_rows(trainer):
+    made = trainer(eval_rows=10, train_sampling_strategy="group_by_length", per_device_eval_batch_size=3)
+    labels = made.predict(made.eval_dataset).label_ids
+    words = [[token for token in row if token != -100] for row in labels.tolist()]
+    assert words == [row["labels"][-len(word) :] for row, word in zip(made.eval_dataset, words, strict=True)]
 
 
 def test_nothing_to_resume(trainer):
@@ -330,5 +387,9 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
         folder.mkdir()
         (folder / "trainer_state.json").write_text(content)
     (tmp_path / "checkpoint-20").mkdir()
+    (tmp_path / "checkpoint-10" / "training_settings.json").write_text(json.dumps({"processes": 2}))
+    for rank in (0, 1):  # the second process was killed before it had written its own
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+        (tmp_path / "checkpoint-10" / f"rng_state_{rank}.pth").touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path / "nowhere") is None

@@ -10,6 +10,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from tall_hf.data.collator import LOSS_POSITIONS
 
 
+SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
 FROZEN_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -90,13 +91,17 @@ class TALLTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         self._check()
+        # Without an accelerator, processes that were launched together find each other only if told so.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and is_torch_bf16_gpu_available()
         if self.dataloader_pin_memory is None:
             self.dataloader_pin_memory = not self.use_cpu and torch.accelerator.is_available()
-        evaluating = IntervalStrategy(self.eval_strategy).value
+        evaluating, saving = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
         if self.load_best_model_at_end is None:
-            self.load_best_model_at_end = evaluating != "no" and evaluating == SaveStrategy(self.save_strategy).value
+            self.load_best_model_at_end = evaluating != "no" and saving in (evaluating, SaveStrategy.BEST.value)
+        if saving == SaveStrategy.BEST.value:
+            self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.early_stopping_patience is not None:
             if evaluating == "no":
                 raise ValueError(
@@ -118,6 +123,17 @@ class TALLTrainingArguments(TrainingArguments):
                 f"{self.loss_positions!r}."
             )
         _check_number("last_n", self.last_n, 1, whole=True)
+        _check_number("gradient_accumulation_steps", self.gradient_accumulation_steps, 1, whole=True)
+        if self.max_steps == 0 or (self.max_steps < 0 and not self.num_train_epochs > 0):
+            raise ValueError(
+                f"Nothing would be trained with max_steps={self.max_steps} and num_train_epochs={self.num_train_epochs}: "
+                "`num_train_epochs` must be above 0, or `max_steps` at least 1, which goes before it."
+            )
+        if self.train_sampling_strategy not in SAMPLING_STRATEGIES:
+            raise ValueError(
+                f"`train_sampling_strategy` must be one of {', '.join(map(repr, SAMPLING_STRATEGIES))}, got "
+                f"{self.train_sampling_strategy!r}."
+            )
         _check_number("learning_rate", self.learning_rate, 0)
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
         _check_number("gate_learning_rate", self.gate_learning_rate, 0)
@@ -133,6 +149,11 @@ class TALLTrainingArguments(TrainingArguments):
         if self.frozen_dtype is not None and self.frozen_dtype not in FROZEN_DTYPES:
             raise ValueError(
                 f"`frozen_dtype` must be one of {', '.join(map(repr, FROZEN_DTYPES))} or None, got {self.frozen_dtype!r}."
+            )
+        if self.bf16_full_eval or self.fp16_full_eval:
+            raise ValueError(
+                "`bf16_full_eval` and `fp16_full_eval` would round the trained weights to 16 bits for good. With `bf16` or "
+                "`fp16` evaluation computes in 16 bits and rounds nothing; leave them out."
             )
         if self.push_to_hub and self.light_checkpoints and HubStrategy(self.hub_strategy) is not HubStrategy.END:
             raise ValueError(

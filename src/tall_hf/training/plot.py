@@ -1,6 +1,11 @@
-"""The plot of a training: loss, last-word accuracy and perplexity against steps, as in the paper's Figure 3."""
+"""The plots of a training (as in the paper's Figure 3) and of the alignments' pretraining."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from .alignment_report import AlignmentReport
 
 
 # Panels from top to bottom: title, and the curves by what the log calls them.
@@ -12,7 +17,7 @@ _PANELS = (
 
 
 def plot_training(log_history: list[dict[str, float]], path: str | Path) -> Path:
-    """Draw a training's log to a PNG.
+    """Draw a training's loss, last-word accuracy and perplexity against steps to a PNG.
 
     Args:
         log_history: the Trainer's `state.log_history`.
@@ -21,12 +26,7 @@ def plot_training(log_history: list[dict[str, float]], path: str | Path) -> Path
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[train]'.") from error
-
-    figure = Figure(figsize=(7, 8), layout="constrained")
+    figure = _figure_class()(figsize=(7, 8), layout="constrained")
     axes = figure.subplots(len(_PANELS), 1, sharex=True)
     for axis, (title, curves) in zip(axes, _PANELS, strict=True):
         for name, label in curves.items():
@@ -41,3 +41,35 @@ def plot_training(log_history: list[dict[str, float]], path: str | Path) -> Path
     path = Path(path)
     figure.savefig(path, format="png", dpi=120)
     return path
+
+
+def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> Path:
+    """Draw the alignments' validation loss and explained variance against epochs to a PNG, the kept epochs marked.
+
+    Args:
+        reports: what pretraining made of each alignment, by its name.
+        path: the file to write.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message says how to install it.
+    """
+    figure = _figure_class()(figsize=(8, 3), layout="constrained")
+    for axes, key in zip(figure.subplots(1, 2), ("validation_loss", "explained_variance"), strict=True):
+        for name, report in reports.items():
+            [line] = axes.plot([entry[key] for entry in report.history], label=name.replace("_", " "))
+            axes.plot(report.best_epoch, report.history[report.best_epoch][key], "o", color=line.get_color())
+        axes.set(xlabel="epoch", ylabel=key.replace("_", " "))
+        axes.grid(alpha=0.3)
+    axes.set_ylim(-0.1, 1.0)  # the untrained mirror is far below, and would flatten the rest
+    axes.legend()
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=150)
+    return path
+
+
+def _figure_class():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[train]'.") from error
+    return Figure

@@ -1,5 +1,6 @@
 """What `tall train` does: settings from a YAML file and flags, then a training from a prepared folder to a saved model."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import torch
 import yaml
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
 from tall_hf import publishing
 from tall_hf.data.prepare import load_prepared
+from tall_hf.files import full_disk_named, locked
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
@@ -47,6 +50,17 @@ class RunSettings:
     lora_decoder: bool = field(default=False, metadata={"help": "LoRA on the HR→LR decoder too."})
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name may be set once; PyYAML would take its last value."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is set twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(config: str | os.PathLike | None, **overrides) -> tuple[RunSettings, TALLTrainingArguments]:
     """Read settings from a YAML file; `overrides` go before it.
 
@@ -61,7 +75,7 @@ def read_settings(config: str | os.PathLike | None, **overrides) -> tuple[RunSet
     values = {}
     if config is not None:
         try:
-            values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+            values = yaml.load(Path(config).read_text(encoding="utf-8"), _Loader) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{config} is not a YAML file: {error}") from error
         if not isinstance(values, dict):
@@ -136,10 +150,51 @@ def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False
         The folder of the saved model.
 
     Raises:
+        BlockingIOError: another training writes to `output_dir`.
         FileExistsError: `output_dir` has checkpoints and `resume` is false.
-        FileNotFoundError, ValueError: what the model or the data cannot be used for.
+        FileNotFoundError, ValueError: what the model or the data cannot be used for; settings that contradict each other.
+        ImportError: what `report_to` names is not installed.
+        OSError: the disk is full; the checkpoints before it are kept.
         FloatingPointError: loss or gradients are no longer finite.
     """
+    _check(settings, args)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    advice = "Free some space, then run the same command again with --resume: it goes on after the last checkpoint."
+    with (
+        locked(args.output_dir) if args.process_index == 0 else contextlib.nullcontext(),
+        full_disk_named(args.output_dir, advice),
+    ):
+        return _train(settings, args, resume)
+
+
+def _check(settings: RunSettings, args: TALLTrainingArguments):
+    if settings.lora_r is None:
+        defaults = RunSettings(settings.model, settings.dataset, settings.attn_implementation)
+        useless = [
+            f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name)
+        ]
+        if useless:
+            raise ValueError(f"`{useless[0]}` is a setting of LoRA, which is off: set `lora_r`, or leave it out.")
+    missing = set(args.report_to) - set(get_available_reporting_integrations()) - {"none"}
+    if missing:
+        raise ImportError(
+            f"`report_to` names {', '.join(map(repr, sorted(missing)))}, which is not installed here: `pip install` it "
+            "(for tensorboard the package tensorboardX will do), or leave it out."
+        )
+    if args.push_to_hub:
+        raise ValueError(
+            f"`push_to_hub` is not for this command: it saves the whole model in {Path(args.output_dir, MODEL_FOLDER)}, "
+            "to be published from there."
+        )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != args.world_size:
+        raise ValueError(
+            f"This is one of {launched} processes that were launched, but its training counts {args.world_size}, so they "
+            "would all train alone. Leave out settings that keep them apart, such as `use_cpu` with GPUs, or launch one."
+        )
+
+
+def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> Path:
     checkpoint = last_checkpoint(args.output_dir)
     if checkpoint is not None and not resume and not args.resume_from_checkpoint:
         raise FileExistsError(
@@ -223,6 +278,9 @@ def _typed(name, value, hint):
                     return number(value)
                 except ValueError:
                     continue
+    if isinstance(value, dict):
+        # Numbers such as 1e-6, which YAML takes for text.
+        return {key: float(one) if isinstance(one, str) and _is_number(one) else one for key, one in value.items()}
     fits = any(
         (kind is float and isinstance(value, int) and not isinstance(value, bool))
         or (isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)))
@@ -239,3 +297,11 @@ def _allowed_types(hint) -> tuple:
     """The types of a union or of a single hint, `list[str]` as `list`."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return tuple(typing.get_origin(one) or one for one in (typing.get_args(hint) if union else (hint,)))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch.utils.data import Sampler
-from transformers import EarlyStoppingCallback, Trainer
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from tall_hf.components import SWITCHES
@@ -59,6 +60,9 @@ _RESUMED_ARGUMENTS = (
     "bf16",
     "fp16",
     "frozen_dtype",
+    "metric_for_best_model",
+    "greater_is_better",
+    "early_stopping_patience",
 )
 
 
@@ -92,7 +96,7 @@ class TALLTrainer(Trainer):
     """Trains the adapters of a TALL.
 
     The frozen parts stay in evaluation mode and out of the optimizer; the loss is where `args.loss_positions` says, and
-    evaluation always asks for the missing last word. Checkpoints hold the adapters only (`tall_hf.load_light`),
+    evaluation always asks for the missing last word, in the order of its rows. Checkpoints hold the adapters only (`tall_hf.load_light`),
     `save_model` writes the whole model.
 
     Args:
@@ -103,7 +107,7 @@ class TALLTrainer(Trainer):
         eval_dataset: likewise.
         processing_class: the model's TALLProcessor.
         trainer_arguments: further arguments of Trainer. With `compute_metrics` of your own you get logits (rows, target
-            length, vocabulary), aligned with the labels.
+            length, vocabulary), aligned with the labels, and `eval_loss` is the Trainer's, a mean of batches.
 
     Metrics:
         `eval_loss` is the mean cross-entropy of the tokens of the last words, `eval_perplexity` its exponential,
@@ -111,8 +115,8 @@ class TALLTrainer(Trainer):
         `eval_last_word_accuracy` the share of words of which all tokens are.
 
     Raises:
-        TypeError: for arguments or a processor of another kind.
-        ValueError: for an empty dataset, or a data collator.
+        TypeError: for arguments or a processor of another kind, or without a model (`model_init` is not supported).
+        ValueError: for an empty dataset, a data collator, or a `frozen_dtype` under nn.DataParallel.
         FloatingPointError: while training, when loss or gradients are no longer finite.
     """
 
@@ -132,6 +136,13 @@ class TALLTrainer(Trainer):
             raise TypeError(
                 f"`processing_class` must be the model's TALLProcessor, got {type(processing_class).__name__}."
             )
+        if model is None:
+            raise TypeError("`model` is missing: pass a TALLForCausalLM; `model_init` is not supported.")
+        if args.frozen_dtype is not None and args.n_gpu > 1:
+            raise ValueError(
+                f"`frozen_dtype` does not work in one process on {args.n_gpu} GPUs (nn.DataParallel). Start one process a "
+                "GPU with `torchrun --nproc-per-node`, or show it one GPU by CUDA_VISIBLE_DEVICES."
+            )
         if data_collator is not None:
             raise ValueError(
                 "TALLTrainer makes its collators by `args.loss_positions`, so leave out `data_collator`; a collator of your "
@@ -142,12 +153,21 @@ class TALLTrainer(Trainer):
                 raise ValueError(f"`{name}` is empty. Prepare it from text that has sentences of the lengths allowed.")
         if args.frozen_dtype is not None:
             light.cast_frozen(model, getattr(torch, args.frozen_dtype))
+        if not hasattr(train_dataset, "__len__") and args.train_sampling_strategy == "group_by_length":
+            raise ValueError(
+                "Rows of a stream cannot be grouped by length: leave out `train_sampling_strategy`, or pass a dataset of "
+                "known length."
+            )
+        if not hasattr(train_dataset, "__len__") and args.accelerator_config.dispatch_batches is None:
+            # Several processes would otherwise be sent pieces of one batch, which are padded differently.
+            args.accelerator_config.dispatch_batches = False
         self.curriculum = LossCurriculum(args.loss_positions, args.loss_curriculum)
         positions = self.curriculum.collated_positions
         self.train_collator = LastTokenCollator(
             processing_class, loss_positions=positions, last_n=args.last_n if positions == "last_n" else None
         )
         if trainer_arguments.get("compute_metrics") is None:
+            _check_best_metric(args.metric_for_best_model)
             trainer_arguments["compute_metrics"] = last_word_metrics
             trainer_arguments["preprocess_logits_for_metrics"] = predictions_and_losses
         self._is_saving_checkpoint = False
@@ -189,10 +209,15 @@ class TALLTrainer(Trainer):
             batch_size=self._step_batch_size,
         )
 
+    def _get_eval_sampler(self, eval_dataset):
+        # Transformers groups by length here too, and predictions would come in that order.
+        is_whole = hasattr(eval_dataset, "__len__") and self.args.world_size <= 1
+        return SequentialSampler(eval_dataset) if is_whole else None
+
     @property
     def _step_batch_size(self) -> int:
-        args = self.args
-        return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        # Not that of the arguments: `auto_find_batch_size` may have lowered it.
+        return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # Here and not in the collator: batches are collated ahead of their step.
@@ -210,8 +235,11 @@ class TALLTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As Trainer's; `resume_from_checkpoint=True` is the last checkpoint that was written to its end.
 
+        A training that was over, by its steps or by early stopping, is not trained on: the weights it ended with are
+        loaded.
+
         Raises:
-            ValueError: there is nothing to resume, or settings or data differ from the checkpoint's.
+            ValueError: there is nothing to resume, or the checkpoint has other settings or data, or weights alone.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
@@ -222,7 +250,10 @@ class TALLTrainer(Trainer):
             self.frozen_pins = light.frozen_pins(self.model)
         if resume_from_checkpoint:
             self._check_settings(resume_from_checkpoint)
-        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint and self._is_over(resume_from_checkpoint):
+            result = self._load_finished(resume_from_checkpoint)
+        else:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.is_world_process_zero():
             try:
                 plot_training(self.state.log_history, Path(self.args.output_dir, PLOT_NAME))
@@ -313,6 +344,7 @@ class TALLTrainer(Trainer):
         config = self.accelerator.unwrap_model(self.model).config
         return {
             "train_dataset": dataset_fingerprint(self.train_dataset),
+            "eval_dataset": _evaluation_fingerprint(self.eval_dataset),
             "batch_size": self._step_batch_size,
             **settings,
             **{name: getattr(config, name) for name in SWITCHES},
@@ -321,9 +353,43 @@ class TALLTrainer(Trainer):
             "frozen_parts": self.frozen_pins["fingerprint"],
         }
 
+    def _is_over(self, checkpoint) -> bool:
+        """Whether the training ended with this checkpoint."""
+        state = json.loads(Path(checkpoint, STATE_NAME).read_text(encoding="utf-8"))
+        early_stopping = state["stateful_callbacks"].get(EarlyStoppingCallback.__name__)
+        if early_stopping is not None and self.args.early_stopping_patience is not None:
+            counter = early_stopping["attributes"]["early_stopping_patience_counter"]
+            if counter >= self.args.early_stopping_patience:
+                return True
+        if self.args.max_steps > 0:
+            return state["global_step"] >= self.args.max_steps
+        return state["global_step"] >= state["max_steps"] and not self.args.allow_changed_settings
+
+    def _load_finished(self, checkpoint) -> TrainOutput:
+        """What `train` returned when the training ended with this checkpoint, and the weights it left."""
+        logger.warning(f"This training was over with {checkpoint}; nothing is left to train.")
+        self.state = TrainerState.load_from_json(str(Path(checkpoint, STATE_NAME)))
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(best or checkpoint)
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, {})
+
     def _check_settings(self, checkpoint):
+        if self.args.allow_changed_settings or not self.is_world_process_zero():
+            return
+        if (
+            not Path(checkpoint, "optimizer.pt").is_file()
+            and not self.is_fsdp_enabled
+            and not self.is_deepspeed_enabled
+        ):
+            raise ValueError(
+                f"{checkpoint} holds weights alone (`save_only_model`), so the optimizer and the schedule would start "
+                "anew. Begin another training from these weights, or set `allow_changed_settings` to go on all the same."
+            )
         path = Path(checkpoint, SETTINGS_NAME)
-        if self.args.allow_changed_settings or not path.is_file() or not self.is_world_process_zero():
+        if not path.is_file():
             return
         then, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(self.training_settings))
         differing = [name for name in now if now[name] != then.get(name)]
@@ -356,7 +422,8 @@ class TALLTrainer(Trainer):
             if self.args.should_save:
                 light.write_pins(self.frozen_pins, folder)
         if self._is_saving_checkpoint and self.args.should_save:
-            text = json.dumps(self.training_settings, indent=2, ensure_ascii=False)
+            settings = self.training_settings | {"processes": self.args.world_size}
+            text = json.dumps(settings, indent=2, ensure_ascii=False)
             Path(folder, SETTINGS_NAME).write_text(text + "\n", encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -373,10 +440,25 @@ class TALLTrainer(Trainer):
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     """The last checkpoint in a folder that was written to its end; one that a kill cut short is passed over."""
     complete = {}
-    for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer writes it last
+    for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer's first process writes it last
         with contextlib.suppress(ValueError):
-            complete[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = str(state.parent)
+            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+            if _has_every_random_state(state.parent):
+                complete[step] = str(state.parent)
     return complete[max(complete)] if complete else None
+
+
+def _has_every_random_state(checkpoint: Path) -> bool:
+    """Whether all processes have written theirs; the first does not wait for the others."""
+    settings = checkpoint / SETTINGS_NAME
+    processes = json.loads(settings.read_text(encoding="utf-8"))["processes"] if settings.is_file() else 1
+    return processes == 1 or all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(processes))
+
+
+def _evaluation_fingerprint(dataset):
+    if isinstance(dataset, dict):
+        return {name: dataset_fingerprint(part) for name, part in dataset.items()}
+    return dataset_fingerprint(dataset)
 
 
 def dataset_fingerprint(dataset) -> str | None:
@@ -405,6 +487,12 @@ def last_word_metrics(evaluation) -> dict[str, float]:
         "token_accuracy": float(right[learned].mean()),
         "token_loss": float(losses[learned].astype("float64").mean()),
     }
+
+
+def _check_best_metric(name: str | None):
+    known = ("loss", "perplexity", "last_word_accuracy", "token_accuracy")
+    if name is not None and name.removeprefix("eval_") not in known:
+        raise ValueError(f"`metric_for_best_model` must be one of {', '.join(map(repr, known))}, got {name!r}.")
 
 
 def _row_lengths(dataset) -> list[int]:
