@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from tall_hf.microworld import COMPONENTS, World, component_path
-from tall_hf.microworld.build import Recipe, build, exact_match, is_determined, knowledge, qwen2_tokenizer
+from tall_hf.microworld.architectures import qwen2_tokenizer
+from tall_hf.microworld.build import Recipe, build, exact_match, is_determined, knowledge
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import json
 import math
 import platform
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,171 +20,23 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import sentencepiece
 import torch
 import transformers
 from safetensors.torch import load_file
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from tqdm import tqdm
-from transformers import (
-    GenerationConfig,
-    MarianConfig,
-    MarianMTModel,
-    MarianTokenizer,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2Tokenizer,
-)
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers import MarianMTModel, MarianTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.utils import logging
 
+from tall_hf.modeling.processing_tall import pad_rows
+
 from . import COMPONENTS
+from .architectures import marian_tokenizer, new_llm, new_translator, qwen2_tokenizer
 from .vocabulary import OPENERS
 from .world import Pair, Record, World
 
 
-WIDTH = 128
-HEADS = 4
-MAX_POSITIONS = 64
-END_OF_TEXT = "<|endoftext|>"
-
-
-# --- tokenizers ------------------------------------------------------------------------------------------------------
-
-
-def train_sentencepiece(sentences: list[str], path: Path, vocab_size: int = 1300) -> list[str]:
-    """Train a byte-pair SentencePiece model, write it to `path`, and return its pieces."""
-    with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "spm"
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_prefix=str(prefix),
-            vocab_size=vocab_size,
-            # Unigram models cut so small a vocabulary into letters; byte pairs make whole words of nearly all of it.
-            model_type="bpe",
-            character_coverage=1.0,
-            # The default rule's tables take 240 kB; Hebrew and English words need none of them.
-            normalization_rule_name="identity",
-            num_threads=1,  # the pieces' scores must not depend on the machine
-            minloglevel=2,
-        )
-        shutil.move(prefix.with_suffix(".model"), path)
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return [model.id_to_piece(piece) for piece in range(model.vocab_size())]
-
-
-def marian_tokenizer(pairs: list[Pair], source: str, target: str, folder: Path) -> MarianTokenizer:
-    """Train the two SentencePiece models of a translator and join them in one vocabulary, as OPUS-MT does."""
-    sentences = {"he": [pair.hebrew for pair in pairs], "en": [pair.english for pair in pairs]}
-    source_pieces = train_sentencepiece(sentences[source], folder / "source.spm")
-    target_pieces = train_sentencepiece(sentences[target], folder / "target.spm")
-    # The punctuation and digits are for sentences of the reader's own.
-    characters = list(".,?!'\"-:;0123456789") + ["▁"]
-    pieces = dict.fromkeys(["</s>", "<unk>", *source_pieces, *target_pieces, *characters])
-    for control in ("<s>", "<pad>"):
-        pieces.pop(control, None)
-    vocabulary = {piece: index for index, piece in enumerate([*pieces, "<pad>"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    return MarianTokenizer(
-        source_spm=str(folder / "source.spm"),
-        target_spm=str(folder / "target.spm"),
-        vocab=str(folder / "vocab.json"),
-        source_lang=source,
-        target_lang=target,
-        model_max_length=MAX_POSITIONS,
-    )
-
-
-def qwen2_tokenizer(sentences: list[str], vocab_size: int = 1600) -> Qwen2Tokenizer:
-    """Train a byte-level BPE and put it into Qwen2's tokenizer."""
-    bpe = Tokenizer(models.BPE())
-    bpe.normalizer = normalizers.NFC()
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(sentences, trainer)
-    model = json.loads(bpe.to_str())["model"]
-    return Qwen2Tokenizer(
-        vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]], model_max_length=MAX_POSITIONS
-    )
-
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-def new_translator(tokenizer: MarianTokenizer) -> MarianMTModel:
-    """A small MarianMTModel with the settings of an OPUS-MT checkpoint and random weights."""
-    pad = tokenizer.pad_token_id
-    model = MarianMTModel(
-        MarianConfig(
-            vocab_size=len(tokenizer),
-            decoder_vocab_size=len(tokenizer),
-            d_model=WIDTH,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=HEADS,
-            decoder_attention_heads=HEADS,
-            encoder_ffn_dim=3 * WIDTH,
-            decoder_ffn_dim=3 * WIDTH,
-            max_position_embeddings=MAX_POSITIONS,
-            activation_function="swish",
-            dropout=0.05,
-            scale_embedding=True,
-            init_std=WIDTH**-0.5 / 2,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
-            decoder_start_token_id=pad,
-            forced_eos_token_id=None,
-        )
-    )
-    model.generation_config = GenerationConfig(
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=pad,
-        bad_words_ids=[[pad]],
-        num_beams=1,
-        max_length=MAX_POSITIONS,
-    )
-    return model
-
-
-def new_llm(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
-    """A small Qwen2ForCausalLM with random weights."""
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            max_position_embeddings=MAX_POSITIONS,
-            tie_word_embeddings=True,
-            initializer_range=WIDTH**-0.5 / 2,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
-            use_sliding_window=False,
-        )
-    )
-
-
 # --- training --------------------------------------------------------------------------------------------------------
-
-
-def _padded(rows: list[list[int]], value: int) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 def translation_batches(
@@ -194,24 +45,20 @@ def translation_batches(
     """Endless shuffled batches of (source, target) sentences as a Marian model's forward arguments."""
     encoded = tokenizer([source for source, _ in pairs], text_target=[target for _, target in pairs])
     rows = list(zip(encoded["input_ids"], encoded["labels"], strict=True))
-    pad = tokenizer.pad_token_id
     for batch in _endless(rows, size, seed):
-        source = _padded([row[0] for row in batch], pad)
-        yield {
-            "input_ids": source,
-            "attention_mask": (source != pad).long(),
-            "labels": _padded([row[1] for row in batch], -100),
-        }
+        source, mask = pad_rows([row[0] for row in batch], tokenizer.pad_token_id, "right")
+        labels, _ = pad_rows([row[1] for row in batch], -100, "right")
+        yield {"input_ids": source, "attention_mask": mask, "labels": labels}
 
 
 def text_batches(tokenizer: Qwen2Tokenizer, texts: list[str], size: int, seed: int) -> Iterator[dict[str, Tensor]]:
     """Endless shuffled batches of sentences, each closed by the end-of-text token, for a causal language model."""
     rows = [ids + [tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
     for batch in _endless(rows, size, seed):
-        labels = _padded(batch, -100)
+        labels, mask = pad_rows(batch, -100, "right")
         yield {
             "input_ids": labels.masked_fill(labels == -100, tokenizer.pad_token_id),
-            "attention_mask": (labels != -100).long(),
+            "attention_mask": mask,
             "labels": labels,
         }
 
