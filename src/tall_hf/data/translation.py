@@ -31,6 +31,7 @@ from transformers import GenerationConfig
 
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.weights import hash_tensors
 
 from .arrow import UNFINISHED, arrow_writer, read_arrow
 
@@ -191,11 +192,8 @@ def translator_fingerprint(
         "tokenizer": tokenizer_digest(processor.source_tokenizer),
     }
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.encoder.translator.state_dict().items()):
-        # Numbers, not dtypes: the model that a training saves in float32 has the translator it was composed with in bfloat16.
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    # Numbers, not dtypes: the model that a training saves in float32 has the translator it was composed with in bfloat16.
+    hash_tensors(digest, model.encoder.translator.state_dict(), with_dtype=False)
     return digest.hexdigest()[:16]
 
 

@@ -2,18 +2,16 @@
 
 import hashlib
 
-import torch
 from transformers import PreTrainedModel
 
 from tall_hf.data.translation import tokenizer_digest
+from tall_hf.weights import hash_tensors
 
 
 def model_fingerprint(model: PreTrainedModel, *tokenizers) -> str:
     """16 hexadecimal digits for a model's weights (names, dtypes, shapes, numbers), generation settings and tokenizers."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    hash_tensors(digest, model.state_dict())
     if model.can_generate():
         settings = model.generation_config.to_diff_dict()
         settings.pop("transformers_version", None)

@@ -20,6 +20,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
+from tall_hf.weights import hash_tensors
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
 
@@ -347,9 +348,7 @@ def _digest_rows(*datasets: Dataset) -> str:
 
 def _digest_weights(module: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    hash_tensors(digest, module.state_dict())
     return digest.hexdigest()
 
 

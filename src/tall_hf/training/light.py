@@ -14,6 +14,7 @@ from tall_hf.components import SWITCHES, compose, has_llm_layers
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.weights import hash_tensors
 
 from .lora import add_lora
 
@@ -68,9 +69,7 @@ def frozen_fingerprint(model: TALLForCausalLM) -> str:
     # LoRA keeps the frozen weight of a layer under a name of its own.
     weights = {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items()}
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    hash_tensors(digest, weights)
     return f"sha256:{digest.hexdigest()}"
 
 
