@@ -225,6 +225,15 @@ def test_a_column_that_does_not_exist_is_answered_with_those_that_do(sources, ki
             list(read_texts(source, column))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.csv", "text\nאחת\nשתיים,שלוש\n"), ("b.jsonl", '{"text": "אחת"}\n{"text": "שתיים\n'), ("c.csv", "text\n")],
+)
+def test_a_broken_table_is_named(tmp_path, name, content):
+    with pytest.raises(ValueError, match=f"{name}: "):
+        list(read_texts(write(tmp_path / name, content)))
+
+
 @pytest.mark.parametrize("name", ["bad.txt", "bad.txt.gz", "bad.csv"])
 def test_a_file_that_is_not_utf_8_is_refused_with_the_place(tmp_path, name):
     good = "text\nשלום\n"

@@ -262,7 +262,8 @@ def read_grouped_texts(
         for _ in _lines(source):  # the loaders would not say where a byte is wrong
             pass
         loader, options = _LOADERS[kind]
-        source = load_dataset(loader, data_files=str(source), split="train", streaming=True, **options)
+        rows = load_dataset(loader, data_files=str(source), split="train", streaming=True, **options)
+        return _of_file(source, rows, "text" if column is None else column, group_column)
     if isinstance(source, Dataset | IterableDataset):
         return _columns(source, "text" if column is None else column, group_column)
     if named:
@@ -432,10 +433,20 @@ def _columns(
     names = dataset.column_names or list(first or ())
     for name in (column, group_column):
         if name is not None and name not in names:
-            raise ValueError(f"There is no column {name!r}; the columns are {', '.join(map(repr, names)) or 'none'}.")
+            raise ValueError(
+                f"There is no column {name!r}; the columns are {', '.join(map(repr, names)) or 'not known, for there is no row'}."
+            )
     rows = itertools.chain([] if first is None else [first], rows)
     groups = ((row[column], None if group_column is None else row[group_column]) for row in rows)
     return _checked((text, None if group is None else str(group)) for text, group in groups)
+
+
+def _of_file(path: Path, *table) -> Iterator[tuple[str | None, str | None]]:
+    """Rows of a file's table; what is wrong with one is said with the file's name, which its loader leaves out."""
+    try:
+        yield from _columns(*table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _checked(rows: Iterable[tuple[Any, str | None]]) -> Iterator[tuple[str | None, str | None]]:
