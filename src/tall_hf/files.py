@@ -1,4 +1,4 @@
-"""What every command that writes a folder does alike: keep others out of it, and say so when the disk is full."""
+"""What every command that writes files does alike: whole ones only, nobody else at it, and a full disk named."""
 
 import contextlib
 import errno
@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 
 LOCK_NAME = ".lock"
+# What an unfinished file's name ends in; a killed process leaves one behind, which nobody reads.
+_UNFINISHED = ".unfinished"
 # A write that failed for want of room leaves less than this behind.
 _FULL = 2**20
 
@@ -33,6 +35,31 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Where to write a file that appears at `path` when all of it is on the disk; after an error nothing of it remains.
+
+    Raises:
+        OSError: the file cannot be written, for instance because the disk is full.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+    try:
+        yield aside
+        with open(aside, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what processes that were killed in `written_whole` left behind, in the folder and below it."""
+    for left in Path(folder).rglob(f".*{_UNFINISHED}"):
+        left.unlink()
 
 
 @contextlib.contextmanager

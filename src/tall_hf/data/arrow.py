@@ -1,7 +1,6 @@
 """Arrow files that are written whole or not at all, and datasets that map them into memory."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +8,7 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
-
-# What an unfinished file's name ends in; a killed process leaves one behind, which nobody reads.
-UNFINISHED = ".unfinished"
+from tall_hf.files import written_whole
 
 
 @contextlib.contextmanager
@@ -21,17 +18,8 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchStream
     Raises:
         OSError: the file cannot be written, for instance because the disk is full.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        with open(aside, "wb") as file:
-            with pa.ipc.new_stream(file, schema) as writer:
-                yield writer
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as aside, open(aside, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        yield writer
 
 
 def read_arrow(path: Path, fingerprint: str) -> Dataset:

@@ -29,11 +29,12 @@ from rich.progress import (
 from rich.text import Text
 from transformers import GenerationConfig
 
+from tall_hf.files import remove_unfinished
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.weights import hash_tensors
 
-from .arrow import UNFINISHED, arrow_writer, read_arrow
+from .arrow import arrow_writer, read_arrow
 
 
 BACKENDS = ("transformers", "ctranslate2")
@@ -126,8 +127,7 @@ def translate_corpus(
     with state.main_process_first():
         if state.is_main_process:
             store.mkdir(parents=True, exist_ok=True)
-            for left in Path(folder).rglob(f".*{UNFINISHED}"):
-                left.unlink()
+            remove_unfinished(folder)
         is_done = result.exists()
     if is_done:
         return read_arrow(result, result_fingerprint)

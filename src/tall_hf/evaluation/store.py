@@ -3,16 +3,14 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tall_hf.files import remove_unfinished, written_whole
+
 from .approach import Answer
 from .cost import Cost
-
-
-_UNFINISHED = ".unfinished"
 
 
 def digest(value: Any) -> str:
@@ -27,17 +25,8 @@ def digest(value: Any) -> str:
 def write_json(path: Path, value: Any):
     """Write a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
-    try:
-        with open(aside, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 class AnswerStore:
@@ -57,8 +46,7 @@ class AnswerStore:
         self.folder = folder
         self.answers: list[Answer] = []
         self.cost = Cost()
-        for left in folder.glob(f".*{_UNFINISHED}"):
-            left.unlink()
+        remove_unfinished(folder)
         for path in sorted(folder.glob("*.json")):
             try:
                 shard = json.loads(path.read_text(encoding="utf-8"))

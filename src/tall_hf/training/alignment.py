@@ -17,6 +17,7 @@ from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from tall_hf.files import remove_unfinished, written_whole
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
@@ -81,6 +82,7 @@ def pretrain_alignments(
     held_out, learned = dataset.select(order[:validation_size]), dataset.select(order[validation_size:])
     if state_dir is not None:
         Path(state_dir).mkdir(parents=True, exist_ok=True)
+        remove_unfinished(state_dir)
 
     was_training = model.training
     model.eval()
@@ -233,7 +235,7 @@ class _Pretraining:
         return f"{title}: epoch {min(epoch, self.settings.max_epochs)}, {explained:.1%} explained"
 
     def _save(self):
-        """Write the state aside and put it in place whole, so that a kill leaves the last epoch's."""
+        """Write the state, so that a kill leaves the last epoch's."""
         if self.state_file is None:
             return
         state = {
@@ -244,9 +246,8 @@ class _Pretraining:
             "history": self.history,
             "best": self.best,
         }
-        aside = self.state_file.with_suffix(".tmp")
-        torch.save(state, aside)
-        os.replace(aside, self.state_file)
+        with written_whole(self.state_file) as aside:
+            torch.save(state, aside)
 
     def _load(self):
         if self.state_file is None or not self.state_file.exists():

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from tall_hf import publishing
 from tall_hf.data.prepare import load_prepared
-from tall_hf.files import full_disk_named, locked
+from tall_hf.files import full_disk_named, locked, written_whole
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
@@ -227,7 +227,8 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
     _save_trained(trainer, settings, processor, final)
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(Path(args.output_dir, "trainer_state.json")))
-        Path(args.output_dir, METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        with written_whole(Path(args.output_dir, METRICS_NAME)) as aside:
+            aside.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return final
 
 
