@@ -1,6 +1,10 @@
-"""The package as installed: every folder of the tree is listed in setup.cfg, every data file matches a pattern."""
+"""The package as installed: setup.cfg lists every folder of the tree, every data file and every library imported."""
 
+import ast
 import configparser
+import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -45,3 +49,28 @@ def test_every_data_file_matches_a_pattern(package):
     packaged = {path for pattern in patterns for path in folder.glob(pattern)}
     present = {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path for path in present - packaged if path.suffix != ".py"} == set()
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level modules that a file imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_every_imported_library_is_declared():
+    requirements = SETUP["options"]["install_requires"] + "".join(
+        SETUP["options.extras_require"][extra] for extra in ("ct2", "train", "eval", "space")
+    )
+    declared = {re.match(r"[\w.-]+", line)[0].lower().replace("-", "_") for line in requirements.split("\n") if line}
+    distributions = packages_distributions()
+    for folder in PACKAGE_DIR.values():
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in imported(path) - sys.stdlib_module_names - {"tall_hf"}:
+                # A library that is not installed is taken to be called as its module is.
+                owners = {owner.lower().replace("-", "_") for owner in distributions.get(name, [name])}
+                assert owners & declared, f"{path.relative_to(ROOT)} imports {name}, which setup.cfg does not declare"
