@@ -11,13 +11,19 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches import causal_training
-from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator
+from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator, _next_trial
 from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
 from tall_hf.evaluation.approaches.loading import loader
 
 
 RECIPE = Recipe(
-    learning_rates=(1e-3, 1e-2), losses=("last_word",), batch_size=8, max_steps=12, trial_steps=3, evaluations=3
+    learning_rates=(1e-3, 1e-2),
+    further_trials=0,
+    losses=("last_word",),
+    batch_size=8,
+    max_steps=12,
+    trial_steps=3,
+    evaluations=3,
 )
 TRAINING = world_text(48, 16)
 QUESTIONS = [Question(row["truncated"], row["missing_word"]) for row in TRAINING.validation.select(range(4))]
@@ -64,6 +70,24 @@ def test_learning_lowers_the_validation_loss_and_a_second_fit_loads(load, tmp_pa
     monkeypatch.setattr(Trainer, "train", lambda *args, **kwargs: pytest.fail("it trains again"))
     assert untrained.fit(TRAINING, tmp_path) == learned
     assert untrained.answer(QUESTIONS, "clean") == answers
+
+
+def test_the_search_goes_on_where_the_best_rate_is_at_an_end():
+    def trials(losses):
+        """Those that a search makes when the validation loss of each rate is this one."""
+        made = []
+        while candidate := _next_trial(recipe, made):
+            made.append({"learning_rate": candidate[0], "loss": candidate[1], "validation_loss": losses(candidate[0])})
+        return [trial["learning_rate"] for trial in made]
+
+    recipe = Recipe(learning_rates=(1e-4, 4e-4), losses=("all",), further_trials=3)
+    assert trials(lambda rate: -rate) == pytest.approx([1e-4, 4e-4, 16e-4, 64e-4, 256e-4])  # three more, and no more
+    assert trials(lambda rate: rate) == pytest.approx([1e-4, 4e-4, 1e-4 / 4, 1e-4 / 16, 1e-4 / 64])
+    assert trials(lambda rate: None if rate > 1e-3 else -rate) == pytest.approx([1e-4, 4e-4, 16e-4])  # it diverges
+    assert trials(lambda rate: None) == pytest.approx([1e-4, 4e-4])
+    recipe = Recipe(learning_rates=(1e-4, 4e-4, 16e-4), losses=("all",))
+    assert trials(lambda rate: abs(rate - 4e-4)) == pytest.approx([1e-4, 4e-4, 16e-4])  # the best is in the middle
+    assert _next_trial(Recipe(learning_rates=(1e-4,), losses=("all",)), []) is None
 
 
 def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
@@ -148,7 +172,7 @@ def test_another_setting_is_not_taken_for_this_one(load, tmp_path):
 
 
 def test_a_learning_rate_that_diverges_is_passed_over(load, tmp_path, monkeypatch):
-    recipe = Recipe(learning_rates=(1e30, 1e-3), losses=("all",), max_steps=2, trial_steps=2)
+    recipe = Recipe(learning_rates=(1e30, 1e-3), further_trials=0, losses=("all",), max_steps=2, trial_steps=2)
     learned = FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path)
     assert learned["trials"][0]["validation_loss"] is None
     assert learned["learning_rate"] == 1e-3

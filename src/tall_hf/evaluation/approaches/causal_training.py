@@ -31,6 +31,7 @@ LOSSES = ("last_word", "all")
 FIT_NAME = "fit.json"
 MODEL_FOLDER = "model"
 _CHECKPOINTS = "checkpoints"
+_FURTHER = 4
 _PASSING_FILES = (
     "optimizer.pt",
     "scheduler.pt",
@@ -45,11 +46,14 @@ _PASSING_FILES = (
 class Recipe:
     """How a language model is trained, and what is tried before.
 
-    Every pair of a learning rate and a loss is tried for `trial_steps`; the one with the lowest validation loss is trained
-    in full. A single pair needs no trial. Validation loss is that of the last word, whatever is learned from.
+    Every pair of a learning rate and a loss is tried for `trial_steps`, and further rates while the best one is the highest
+    or the lowest that was tried; the pair with the lowest validation loss is trained in full. A single pair needs no trial.
+    Validation loss is that of the last word, whatever is learned from.
 
     Attributes:
         learning_rates: peaks to try; reached after `warmup`, a cosine leads back to zero.
+        further_trials: how many rates beyond those to try at most for each loss, each 4 times the highest or a quarter of
+            the lowest.
         losses: what to learn from: "last_word" alone, its end included, or "all" of the sentence.
         batch_size: sentences a step.
         epochs: times through the training text in the full training.
@@ -65,6 +69,7 @@ class Recipe:
     """
 
     learning_rates: tuple[float, ...] = (1e-5, 5e-5, 2e-4)
+    further_trials: int = 3
     losses: tuple[str, ...] = LOSSES
     batch_size: int = 16
     epochs: float = 1.0
@@ -200,10 +205,8 @@ def train_causal(
         made.remove_callback(PrinterCallback)  # whoever runs this shows progress
         return made
 
-    candidates = [(rate, loss) for loss in recipe.losses for rate in recipe.learning_rates]
-    for rate, loss in candidates:
-        if len(candidates) == 1 or any((t["learning_rate"], t["loss"]) == (rate, loss) for t in state["trials"]):
-            continue
+    while candidate := _next_trial(recipe, state["trials"]):
+        rate, loss = candidate
         began = time.monotonic()
         trial = trainer(loss, rate, recipe.trial_steps)
         if state["loss_before"] is None:
@@ -215,7 +218,7 @@ def train_causal(
         logger.info("Tried a learning rate of %g with loss %r: %s", rate, loss, result)
         del trial
         _free_memory()
-    rate, loss = candidates[0] if len(candidates) == 1 else _best(state["trials"])
+    rate, loss = _best(state["trials"]) if state["trials"] else (recipe.learning_rates[0], recipe.losses[0])
 
     steps = recipe.max_steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch_size))
     every = max(1, steps // recipe.evaluations)
@@ -304,6 +307,27 @@ def _validation_loss(trainer: Trainer) -> float | None:
     """Mean cross-entropy of the last words' tokens; None if it is not finite."""
     loss = trainer.evaluate()["eval_loss"]
     return loss if math.isfinite(loss) else None
+
+
+def _next_trial(recipe: Recipe, trials: list[dict[str, Any]]) -> tuple[float, str] | None:
+    """The learning rate and loss to try after these trials; None when enough were tried."""
+    if len(recipe.learning_rates) * len(recipe.losses) == 1:
+        return None
+    for loss in recipe.losses:
+        tried = {trial["learning_rate"]: trial["validation_loss"] for trial in trials if trial["loss"] == loss}
+        for rate in recipe.learning_rates:
+            if rate not in tried:
+                return rate, loss
+        finite = {rate: value for rate, value in tried.items() if value is not None}
+        if not finite or len(tried) >= len(recipe.learning_rates) + recipe.further_trials:
+            continue
+        # The best of those tried, if it stands at their end, says that one beyond it may be better.
+        best = min(finite, key=finite.get)
+        if best == max(tried):
+            return best * _FURTHER, loss
+        if best == min(tried):
+            return best / _FURTHER, loss
+    return None
 
 
 def _best(trials: list[dict[str, Any]]) -> tuple[float, str]:
