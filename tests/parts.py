@@ -34,6 +34,8 @@ ENGLISH = [
     "You are very tired today",
     "Hello world",
 ]
+# To draw sentences from that the tiny tokenizers know.
+WORDS = sorted({word for line in HEBREW for word in line.split()})
 # With the usual 0.02 a tiny random model answers nearly the same whatever it reads, and a test of it proves little.
 LOUD = 0.2
 

@@ -6,14 +6,13 @@ import parts
 from datasets import Dataset
 
 
-WORDS = sorted({word for line in parts.HEBREW for word in line.split()})
 ENGLISH = sorted({word for line in parts.ENGLISH for word in line.split()})
 
 
 def make_rows(processor, count, seed=0):
     """`count` training rows of random sentences of 2 to 6 words."""
     draw = random.Random(seed)
-    sentences = [" ".join(draw.choices(WORDS, k=draw.randint(2, 6))) for _ in range(count)]
+    sentences = [" ".join(draw.choices(parts.WORDS, k=draw.randint(2, 6))) for _ in range(count)]
     translations = [" ".join(draw.choices(ENGLISH, k=draw.randint(1, 6))) for _ in range(count)]
     encoded = processor(
         text=[sentence.rsplit(" ", 1)[0] for sentence in sentences],

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 
+import parts
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
@@ -19,32 +20,13 @@ from tall_hf.data import CorpusSettings, load_prepared, prepare
 from tall_hf.data import translation as translation_module
 
 
-WORDS = [
-    "דנה",
-    "יוסי",
-    "רות",
-    "גרה",
-    "גר",
-    "אוכלת",
-    "תפוח",
-    "ירוק",
-    "בבוקר",
-    "נוסע",
-    "לעבודה",
-    "הילדה",
-    "קוראת",
-    "ספר",
-    "על",
-    "ים",
-    "גדול",
-]
 SETTINGS = CorpusSettings(min_words=3, validation_share=0.2)
 
 
 @pytest.fixture(scope="module")
 def texts():
     rng = random.Random(0)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(2, 9))) + rng.choice(["", ".", " !"]) for _ in range(60)]
+    return [" ".join(rng.choices(parts.WORDS, k=rng.randint(2, 9))) + rng.choice(["", ".", " !"]) for _ in range(60)]
 
 
 @pytest.fixture

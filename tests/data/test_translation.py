@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import parts
 import pytest
 import torch
 from rich.console import Console
@@ -21,34 +22,11 @@ from tall_hf.data.translation import tokenizer_digest
 
 
 CHILD = Path(__file__).with_name("translate_child.py")
-WORDS = [
-    "דנה",
-    "יוסי",
-    "רות",
-    "גרה",
-    "גר",
-    "אוכלת",
-    "תפוח",
-    "ירוק",
-    "בבוקר",
-    "נוסע",
-    "לעבודה",
-    "הילדה",
-    "קוראת",
-    "ספר",
-    "על",
-    "ים",
-    "גדול",
-    "אתה",
-    "עייף",
-    "מאוד",
-    "היום",
-]
 
 
 def sentences(count, seed=0, longest=9):
     rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(2, longest))) for _ in range(count)]
+    return [" ".join(rng.choices(parts.WORDS, k=rng.randint(2, longest))) for _ in range(count)]
 
 
 def corpus_of(texts, folder):
