@@ -73,7 +73,7 @@ _CITATION = """\
 PROTOCOLS = ("clean", "paper")
 SHARE_INTERVALS = ("wilson", "bootstrap")
 
-# These sets and `normalize_word` repeat tall_hf.data.corpus, which divides sentences into questions, because this file
+# These sets and `normalize_word` repeat tall_hf.data.words, which divides sentences into questions, because this file
 # travels alone. A property test in tests/hub_cards holds the two together.
 _INVISIBLE_PATTERN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u00ad\u2060\ufeff\ufe0e\ufe0f]")
 _JOINERS = "\u200c\u200d"

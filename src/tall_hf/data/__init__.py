@@ -1,17 +1,10 @@
 """From text to training batches: what happens to a corpus before the Trainer sees it."""
 
 from .collator import LastTokenCollator
-from .corpus import (
-    CorpusCounts,
-    CorpusSettings,
-    build_corpus,
-    in_validation,
-    normalize,
-    split_last_word,
-    strip_punctuation,
-)
+from .corpus import CorpusCounts, CorpusSettings, build_corpus, in_validation
 from .prepare import load_prepared, prepare
 from .translation import translate_corpus, translator_fingerprint
+from .words import normalize, split_last_word, strip_punctuation
 
 
 __all__ = [

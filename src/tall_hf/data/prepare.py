@@ -59,7 +59,7 @@ def prepare(
     Args:
         model: the TALL to train; its translator reads the corpus, on the device where it stands.
         processor: its processor.
-        source, column: the text, as for `tall_hf.data.corpus.read_texts`.
+        source, column: the text, as for `tall_hf.data.texts.read_texts`.
         output: the folder; new, empty, or one of an earlier call.
         settings: which sentences to take.
         console: where counts and progress are shown; the terminal when not given.

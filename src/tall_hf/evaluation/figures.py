@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tall_hf.data.corpus import normalize, strip_punctuation, words_of
+from tall_hf.data.words import normalize, strip_punctuation, words_of
 
 from .approach import Question, TrainingText
 from .run import Results, Run

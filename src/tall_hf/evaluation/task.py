@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datasets import Dataset, IterableDataset
 from rich.table import Table
 
-from tall_hf.data.corpus import is_word, normalize, read_grouped_texts, split_last_word, words_of
 from tall_hf.data.prepare import load_translations
+from tall_hf.data.texts import read_grouped_texts
+from tall_hf.data.words import is_word, normalize, split_last_word, words_of
 
 from .approach import PROTOCOLS, Question, TrainingText
 
@@ -87,7 +88,7 @@ def read_questions(
 ) -> tuple[list[Question], QuestionCounts]:
     """Take the last word away from each sentence of an evaluation set.
 
-    "clean" normalises the text (`tall_hf.data.corpus.normalize`); the missing word is the last token without the
+    "clean" normalises the text (`tall_hf.data.words.normalize`); the missing word is the last token without the
     punctuation around it, and a sentence whose last token is nothing but punctuation is left out: it has no last word to
     find. "paper" is the authors' reading: every '.' is removed, the last token between spaces is the missing word,
     whatever it is, and only sentences of one word are left out. Evaluation sets are taken whole: duplicates are counted
@@ -97,7 +98,7 @@ def read_questions(
     same sentences, but for those that "clean" must leave out.
 
     Args:
-        source, column: as for `tall_hf.data.corpus.read_texts`.
+        source, column: as for `tall_hf.data.texts.read_texts`.
         protocol: "clean" or "paper".
         group_column: which column names the group of a question, such as a domain.
         max_questions: how many sentences to draw at most, by their hash: whatever the order of the file, and the same ones

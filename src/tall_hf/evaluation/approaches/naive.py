@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tall_hf.data.corpus import split_last_word
+from tall_hf.data.words import split_last_word
 
 from ..approach import Answer, Approach, Question
 from ..fingerprint import model_fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tall_hf.data.corpus import normalize, words_of
+from tall_hf.data.words import normalize, words_of
 
 from ..approach import Answer, Approach, Question, TrainingText
 from ..kneser_ney import KneserNey, Spelling

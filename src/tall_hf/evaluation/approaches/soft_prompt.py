@@ -9,7 +9,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import nn
 
-from tall_hf.data.corpus import split_last_word, strip_punctuation
+from tall_hf.data.words import split_last_word, strip_punctuation
 
 from ..approach import Answer, Question, TrainingText
 from ..store import write_json

@@ -8,7 +8,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.components import PAPER_SAMPLING
-from tall_hf.data.corpus import strip_punctuation
+from tall_hf.data.words import strip_punctuation
 from tall_hf.modeling.processing_tall import pad_rows
 
 from ..approach import PROTOCOLS, Answer, Approach, Question
