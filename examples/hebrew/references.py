@@ -1,0 +1,80 @@
+"""How much of a TALL's error is its translator's: ask it with reference translations in place of the translator's own.
+
+python references.py gated=outputs/he-cpu/trained/gated/model --text held_out.references.jsonl --dataset PREPARED --output FOLDER
+
+The text has columns `text`, `group` and `english`, a translation by people. Beside the TALL as it is stand
+`reference`, which reads that translation without its last word, and `whole_reference`, which reads all of it and so the
+missing word's own translation too: an upper bound on what better translators could give without training anew.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from data import read_jsonl
+
+from tall_hf.data.words import normalize, split_last_word
+from tall_hf.evaluation.approach import Answer, Question
+from tall_hf.evaluation.approaches.loading import tall_loader
+from tall_hf.evaluation.approaches.tall import TALL
+from tall_hf.evaluation.benchmark import evaluate
+
+
+class WithReferences(TALL):
+    """A TALL that reads ready translations.
+
+    Args:
+        load, name: as for `TALL`.
+        translations: by the truncated sentence.
+    """
+
+    reads_translations = False
+
+    def __init__(self, load, name: str, translations: dict[str, str]):
+        super().__init__(load, name)
+        self.translations = translations
+        self.protocols = ("clean",)
+
+    def settings(self) -> dict:
+        return {**super().settings(), "translations": sorted(self.translations.items())}
+
+    def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
+        asked = [
+            Question(one.truncated, one.missing_word, self.translations[one.truncated], one.group) for one in questions
+        ]
+        return super().answer(asked, protocol, top_k)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="NAME=FOLDER", help="a trained TALL")
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--max-questions", type=int)
+    parser.add_argument("--strip-niqqud", action="store_true")
+    parser.add_argument("--batch-size", type=int, default=32)
+    options = parser.parse_args()
+    name, _, folder = options.model.partition("=")
+    whole, truncated = {}, {}
+    for row in read_jsonl(options.text):
+        question = split_last_word(normalize(row["text"], options.strip_niqqud))[0]
+        whole[question] = row["english"]
+        truncated[question] = split_last_word(row["english"])[0] or row["english"]
+    load = tall_loader(folder)
+    evaluate(
+        {name: folder},
+        options.text,
+        options.output,
+        dataset=options.dataset,
+        approaches=["tall"],
+        user_approaches=[WithReferences(load, "reference", truncated), WithReferences(load, "whole_reference", whole)],
+        protocols=["clean"],
+        group_column="group",
+        max_questions=options.max_questions,
+        strip_niqqud=options.strip_niqqud,
+        batch_size=options.batch_size,
+    )
+
+
+if __name__ == "__main__":
+    main()

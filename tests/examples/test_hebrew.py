@@ -1,0 +1,210 @@
+"""The trial on real text, at the scale at which nothing is learned: it runs, goes on after a kill, and asks nothing it taught."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+HEBREW = Path(__file__).parents[2] / "examples" / "hebrew"
+sys.path.insert(0, str(HEBREW))
+
+import data  # noqa: E402
+import run  # noqa: E402
+
+
+SUBJECTS = [("the teacher", "המורה"), ("the doctor", "הרופא"), ("the baker", "האופה"), ("the child", "הילד")]
+VERBS = [("reads", "קורא"), ("sees", "רואה"), ("likes", "אוהב"), ("buys", "קונה")]
+OBJECTS = [("a book", "ספר"), ("a letter", "מכתב"), ("a house", "בית"), ("a flower", "פרח"), ("an apple", "תפוח")]
+PLACES = [("in town", "בעיר"), ("at home", "בבית"), ("on the street", "ברחוב"), ("by the sea", "בים")]
+TIMES = [("today", "היום"), ("tomorrow", "מחר"), ("every day", "תמיד"), ("in spring", "באביב"), ("now", "עכשיו")]
+LANGUAGE = {
+    "language": "he",
+    "pivot": "en",
+    "strip_niqqud": True,
+    "min_words": 5,
+    "max_words": 30,
+    "held_out": 40,
+    "sources": [
+        {"file": "pairs.tsv", "text": "hebrew", "english": "english", "where": {"source": ["people"]}}
+        | {"domain": "everyday", "held_out": True, "repeat": 2},
+        {
+            "file": "pairs.tsv",
+            "text": "hebrew",
+            "english": "english",
+            "where": {"source": ["machine"]},
+            "domain": "news",
+        },
+        {"file": "mono.txt", "text": "line", "domain": "encyclopaedia", "held_out": True},
+    ],
+    "english": [{"file": "english.txt", "english": "line"}],
+    "translation_tests": {
+        "small": {"file": "test.tsv", "header": ["english", "hebrew"], "text": "hebrew", "english": "english"}
+    },
+    "question_tests": {"asked": {"file": "asked.txt", "text": "line", "domain": "encyclopaedia"}},
+}
+GRID = """
+- {row: gated, compose: {bridge: gated, gate-init: 0.2, warm-start: true}, train: {loss_curriculum: 0.5}}
+- {evaluation: main, rows: [gated], rivals: [ngram, majority]}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files with sentences that are in several of them, as real ones have."""
+    folder = tmp_path_factory.mktemp("plain")
+    pairs = [tuple(zip(*parts, strict=True)) for parts in _product(SUBJECTS, VERBS, OBJECTS, PLACES, TIMES)]
+    pairs = [(" ".join(english).capitalize() + ".", " ".join(hebrew) + ".") for english, hebrew in pairs]
+    random.Random(0).shuffle(pairs)
+    pairs = pairs[:700]
+    people, mono = pairs[:400], [hebrew for _, hebrew in pairs[350:600]]
+    # Other translations of the same English, and other English for the same Hebrew.
+    machine = [(english, f"והנה {hebrew}") for english, hebrew in people[::2]]
+    machine += [(f"And {english}", hebrew) for english, hebrew in people[::3]]
+    rows = [(*pair, "people") for pair in people] + [(*pair, "machine") for pair in machine]
+    lines = ["english\thebrew\tsource", *("\t".join(row) for row in rows)]
+    (folder / "pairs.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    (folder / "mono.txt").write_text("\n".join(mono) + "\n", "utf-8")
+    (folder / "english.txt").write_text("".join(f"{english}\n" for english, _ in pairs), "utf-8")
+    # What is tested on is in the files above, too, in another spelling.
+    tested = [(english.lower(), hebrew.rstrip(".") + "!") for english, hebrew in people[:20] + pairs[600:620]]
+    (folder / "test.tsv").write_text("".join("\t".join(pair) + "\n" for pair in tested), "utf-8")
+    (folder / "asked.txt").write_text(
+        "".join(f'"{hebrew}"\n' for _, hebrew in pairs[330:360] + pairs[650:680]), "utf-8"
+    )
+    return folder
+
+
+def _product(*parts):
+    rows = [()]
+    for part in parts:
+        rows = [(*row, one) for row in rows for one in part]
+    return rows
+
+
+def _keys(path, *columns):
+    if path.suffix == ".txt":
+        return {data.key(line) for line in path.read_text("utf-8").splitlines()}
+    return {data.key(row[name]) for row in data.read_jsonl(path) for name in columns if row[name]}
+
+
+def test_nothing_that_is_asked_or_tested_is_learned(folder, tmp_path):
+    data.write_data(LANGUAGE, folder, tmp_path, [(100, 0), (None, 2)])
+    counts = json.loads((tmp_path / "counts.json").read_text("utf-8"))
+    learned = {name for name in counts if ".train." in name or name.startswith("text")}
+    assert learned == {
+        "pairs.train.jsonl",
+        "english.train.txt",
+        "text.jsonl",
+        "text-100-0cuts.jsonl",
+        "text-all-2cuts.jsonl",
+    }
+    assert counts["text-100-0cuts.jsonl"] == 100
+    assert counts["text-all-2cuts.jsonl"] > counts["text.jsonl"]
+    evaluated = ("held_out.jsonl", "asked.jsonl", "small.pairs.jsonl", "pairs.validation.jsonl")
+    kept_away = set().union(*(_keys(tmp_path / name, "text", "english") for name in evaluated))
+    assert len(kept_away) > 100
+    for name in learned:
+        columns = ("text", "english") if name.startswith("pairs") else ("text",)
+        assert not kept_away & _keys(tmp_path / name, *columns), name
+    # Another translation of a sentence that is asked about is not learned either.
+    asked = {row["english"] for row in data.read_jsonl(tmp_path / "held_out.jsonl")} - {""}
+    assert not any(
+        row["english"].removeprefix("And ") in asked for row in data.read_jsonl(tmp_path / "pairs.train.jsonl")
+    )
+    assert not _keys(tmp_path / "held_out.jsonl", "text") & _keys(tmp_path / "asked.jsonl", "text")
+
+
+def test_the_same_sentences_are_drawn_each_time(folder, tmp_path):
+    for name in ("a", "b"):
+        data.write_data(LANGUAGE, folder, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_cuts_are_beginnings_that_end_in_a_word():
+    text = "one two three four five - six seven eight nine ten"
+    cuts = [data.cut(f"{text} {i}", 3, min_words=5) for i in range(50)]
+    assert {len(one) for one in cuts} >= {3}
+    assert all(
+        f"{text} {i}".startswith(one) and one[-1] != "-" for i, beginnings in enumerate(cuts) for one in beginnings
+    )
+
+
+@pytest.mark.parametrize("language", ["he", "sw"])
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
+def test_every_command_of_the_grid_is_one_the_library_knows(language, scale, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from tall_hf.cli import app
+    from tall_hf.training.run import read_command_line, read_settings
+
+    paths = {
+        "language": HEBREW / f"{language}.yaml",
+        "scale": HEBREW / f"{scale}.yaml",
+        "data": tmp_path,
+        "output": tmp_path,
+    }
+    settings = yaml.safe_load(paths["scale"].read_text("utf-8"))
+    grid = run.read_grid(HEBREW / "grid.yaml")
+    queue = run.build_queue(grid, data.read_language(paths["language"]), settings, {}, paths)
+    names = [stage.name for stage in queue]
+    assert len(set(names)) == len(names)
+    for i, stage in enumerate(queue):
+        assert set(stage.needs) <= set(names[:i]), stage.name
+        if stage.name.startswith("train:"):
+            config, overrides = read_command_line([one for one in stage.command[4:] if one != "--resume"])
+            read_settings(config, **{**overrides, "bf16": "false"})
+    for verb in ("compose", "prepare", "evaluate"):
+        help_text = CliRunner().invoke(app, [verb, "--help"], terminal_width=300, env={"COLUMNS": "300"}).output
+        for stage in queue:
+            if stage.command[2:4] == ["tall_hf.cli", verb]:
+                options = [one for one in stage.command if one.startswith("--")]
+                assert all(one in help_text for one in options), (stage.name, options)
+
+
+def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
+    command = [sys.executable, HEBREW / "run.py", "--dry-run", "--output", tmp_path, "--only", "train:gated"]
+    command += ["--lr-hr", "no/such-he-en", "--llm", "no/such-llm", "--hr-lr", "no/such-en-he"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "components.py" not in out
+    assert "--lr-hr no/such-he-en --llm no/such-llm --hr-lr no/such-en-he" in out
+    assert out.count("# would be fetched from the Hub: no/such-") == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_whole_way_killed_and_taken_up_again(folder, tmp_path):
+    (tmp_path / "he.yaml").write_text(yaml.safe_dump(LANGUAGE, allow_unicode=True), "utf-8")
+    (tmp_path / "grid.yaml").write_text(GRID, "utf-8")
+    output = tmp_path / "out"
+    command = [sys.executable, HEBREW / "run.py", "--language-config", tmp_path / "he.yaml", "--scale", "smoke"]
+    command += ["--grid", tmp_path / "grid.yaml", "--data", folder, "--output", output]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    checkpoints = output / "components" / "lr_hr.unfinished" / "checkpoints"
+    while first.poll() is None and not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    first.wait()
+    assert not (output / "components" / "lr_hr").exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    for part in ("lr_hr", "hr_lr"):
+        report = json.loads((output / "components" / part / "report.json").read_text("utf-8"))
+        assert report["tests"]["small"]["sentences"] == 20
+        assert "tok:13a" in report["tests"]["small"]["BLEU_signature"]
+    assert json.loads((output / "components" / "llm" / "report.json").read_text("utf-8"))["perplexity"] > 1
+    for test in ("held_out", "asked"):
+        report = json.loads((output / "evaluation" / "main" / test / "results.json").read_text("utf-8"))
+        assert set(report["protocols"]["clean"]["approaches"]) == {"gated", "ngram", "majority"}
+    listed = subprocess.run([*command, "--list"], check=True, capture_output=True, text=True).stdout
+    assert listed.count("| done |") == 9 and "missing" not in listed
+    tables = subprocess.run(
+        [sys.executable, HEBREW / "collect.py", output], check=True, capture_output=True, text=True
+    )
+    assert "| gated |" in tables.stdout and "chrF" in tables.stdout and "everyday (n=" in tables.stdout
