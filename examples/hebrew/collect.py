@@ -5,8 +5,9 @@ python collect.py outputs/he-cpu [--plot learning_curve.png] > tables.md
 
 import argparse
 import json
-import shlex
 from pathlib import Path
+
+from run import shown
 
 from tall_hf.evaluation.tables import markdown_table
 
@@ -59,7 +60,7 @@ def evaluation_tables(output: Path) -> list[str]:
         for protocol, found in report["protocols"].items():
             sections.append(f"## {name}, {test}, protocol {protocol}: {found['questions']:,} questions\n")
             if record:
-                sections.append(f"    {shlex.join(record['command'])}\n")
+                sections.append(f"    {shown(record['command'])}\n")
                 sections.append(
                     f"{record['date']}, {record['machine']}, {record['cpus']} CPUs; seed {report['seed']}.\n"
                 )

@@ -120,7 +120,8 @@ def divide(rows: list[Row], tests: Iterable[Row], language: dict) -> tuple[dict[
     """Give every row a role, and say which keys are kept away from training.
 
     Of each domain `held_out` groups of translations are drawn by hash, a fifth of those that there are at most, and as many
-    with pairs to validate on, a twentieth at most; both among the entries that allow it. Entries with a `role` of their own are taken whole.
+    with pairs to validate on, a twentieth at most; both among the entries that allow it. Entries with a `role` of their
+    own are taken whole.
 
     Returns:
         Rows by role: "train", "validation" (pairs) and "held_out" (of each group one sentence); and the keys of all that is

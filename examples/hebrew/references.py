@@ -14,9 +14,9 @@ from data import read_jsonl
 
 from tall_hf.data.words import normalize, split_last_word
 from tall_hf.evaluation.approach import Answer, Question
-from tall_hf.evaluation.approaches.loading import tall_loader
 from tall_hf.evaluation.approaches.tall import TALL
 from tall_hf.evaluation.benchmark import evaluate
+from tall_hf.evaluation.build import tall_loader
 
 
 class WithReferences(TALL):

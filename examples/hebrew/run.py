@@ -202,6 +202,12 @@ def _subset_keys(item: dict) -> dict:
     return {name: item[name] for name in ("sentences", "cuts") if name in item}
 
 
+def shown(command: Sequence[str]) -> str:
+    """A command as a user would type it, in the folder of this file."""
+    command = ["tall", *command[3:]] if list(command[:3]) == TALL else ["python", Path(command[1]).name, *command[2:]]
+    return shlex.join(one.removeprefix(f"{HERE}/") for one in command)
+
+
 # --- running ---------------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +273,7 @@ def run_queue(output: Path, queue: Sequence[Stage]) -> list[str]:
             print(f"[{number}/{len(queue)}] {stage.name}: left out, {lacking[0]} is not done", flush=True)
             undone.append(stage.name)
             continue
-        print(f"[{number}/{len(queue)}] {stage.name}: {shlex.join(stage.command)}", flush=True)
+        print(f"[{number}/{len(queue)}] {stage.name}: {shown(stage.command)}", flush=True)
         if code := run_stage(output, stage):
             log = output / "logs" / f"{stage.name.replace(':', '.')}.log"
             print(f"{stage.name} failed with exit code {code}; see {log}", file=sys.stderr, flush=True)
@@ -350,7 +356,7 @@ def main():
     if options.dry_run:
         for stage in queue:
             if not is_done(output, stage):
-                print(f"# {stage.name}\n{shlex.join(stage.command)}")
+                print(f"# {stage.name}\n{shown(stage.command)}")
         for spec in to_fetch(list(parts.values())):
             print(f"# would be fetched from the Hub: {spec}")
         return
