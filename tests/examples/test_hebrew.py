@@ -179,6 +179,7 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_whole_way_killed_and_taken_up_again(folder, tmp_path):
     (tmp_path / "he.yaml").write_text(yaml.safe_dump(LANGUAGE, allow_unicode=True), "utf-8")
     (tmp_path / "grid.yaml").write_text(GRID, "utf-8")
