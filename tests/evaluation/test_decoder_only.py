@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.decoder_only import DecoderOnly
-from tall_hf.evaluation.approaches.loading import loader
+from tall_hf.evaluation.build import model_loader
 from tall_hf.microworld import World, component_path
 
 
@@ -23,7 +23,7 @@ QUESTIONS = [Question(text, word) for text, word in zip(parts.SENTENCES, WORDS, 
 def approach(part):
     def build(translator="marian", **options):
         _, hr_lr, languages = TRANSLATORS[translator]
-        load = loader(AutoModelForSeq2SeqLM, part(hr_lr, 1))
+        load = model_loader(AutoModelForSeq2SeqLM, part(hr_lr, 1))
         return DecoderOnly(load, source_lang=languages.get("source_lang"), **options)
 
     return build
@@ -99,11 +99,11 @@ def test_settings(approach, part):
     assert (asked.name, asked.protocols, asked.reads_translations) == ("decoder_only", ("clean",), False)
     asked.close()
     assert asked._decoder is None and asked.settings() == settings
-    assert DecoderOnly(loader(AutoModelForSeq2SeqLM, part("marian_en_he", 0))).settings() != settings
+    assert DecoderOnly(model_loader(AutoModelForSeq2SeqLM, part("marian_en_he", 0))).settings() != settings
 
 
 def test_the_little_worlds_decoder_knows_no_facts():
-    asked = DecoderOnly(loader(AutoModelForSeq2SeqLM, component_path("hr_lr")))
+    asked = DecoderOnly(model_loader(AutoModelForSeq2SeqLM, component_path("hr_lr")))
     records = World().records(0)[1][:60]
     answers = asked.answer([Question(record.truncated, record.missing_word) for record in records], "clean")
     right = sum(answer.words[0] == record.missing_word for answer, record in zip(answers, records, strict=True))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.direct import Direct
 from tall_hf.evaluation.approaches.language_model import LanguageModel
-from tall_hf.evaluation.approaches.loading import loader
+from tall_hf.evaluation.build import model_loader
 from tall_hf.modeling import words_tall
 
 
@@ -20,7 +20,7 @@ WORDS = ["in", "sea", "world", "היום", "tired"]
 
 @pytest.fixture
 def load(part):
-    return lambda family: loader(AutoModelForCausalLM, part(family))
+    return lambda family: model_loader(AutoModelForCausalLM, part(family))
 
 
 def followed_by(model, ids):
@@ -140,7 +140,7 @@ def test_sampling_follows_torchs_random_state(load):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_other_dtypes(part, dtype):
-    approach = Direct(loader(AutoModelForCausalLM, part("qwen2"), dtype=dtype))
+    approach = Direct(model_loader(AutoModelForCausalLM, part("qwen2"), dtype=dtype))
     [answer] = approach.answer([Question("Dana lives", "in")], "clean", top_k=3)
     assert len(answer.words) == 3 and math.isfinite(answer.log_probability)
 
@@ -152,7 +152,7 @@ def test_long_texts_keep_their_end(load):
 
 
 def test_settings_stand_for_weights_and_tokenizer(part):
-    settings = [Direct(loader(AutoModelForCausalLM, part("qwen2", seed))).settings() for seed in (0, 0, 1)]
+    settings = [Direct(model_loader(AutoModelForCausalLM, part("qwen2", seed))).settings() for seed in (0, 0, 1)]
     assert settings[0] == settings[1] != settings[2]
     other = AutoTokenizer.from_pretrained(part("qwen2"))
     other.add_tokens(["hello"])
@@ -165,7 +165,7 @@ def test_close_lets_go_and_the_next_question_loads_again(part):
 
     def load():
         loads.append(1)
-        return loader(AutoModelForCausalLM, part("qwen2"))()
+        return model_loader(AutoModelForCausalLM, part("qwen2"))()
 
     approach = Direct(load)
     assert not loads
@@ -173,7 +173,5 @@ def test_close_lets_go_and_the_next_question_loads_again(part):
     approach.answer([Question("Dana lives", "in")], "clean")
     assert len(loads) == 1
     approach.close()
-    approach.settings()
-    assert len(loads) == 1
     approach.answer([Question(parts.ENGLISH[0], "in")], "clean")
     assert len(loads) == 2

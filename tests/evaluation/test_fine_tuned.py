@@ -13,7 +13,7 @@ from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches import causal_training
 from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator, _next_trial
 from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
-from tall_hf.evaluation.approaches.loading import loader
+from tall_hf.evaluation.build import model_loader
 
 
 RECIPE = Recipe(
@@ -35,7 +35,7 @@ class Interruption(Exception):
 
 @pytest.fixture
 def load(part):
-    return loader(AutoModelForCausalLM, part("qwen2"))
+    return model_loader(AutoModelForCausalLM, part("qwen2"))
 
 
 def interrupt(monkeypatch, calls):
@@ -110,7 +110,7 @@ def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def undisturbed(part, tmp_path_factory):
     """What a fit says that was not interrupted, and what it answers."""
-    approach = FineTuned(loader(AutoModelForCausalLM, part("qwen2")), recipe=RECIPE)
+    approach = FineTuned(model_loader(AutoModelForCausalLM, part("qwen2")), recipe=RECIPE)
     return approach.fit(TRAINING, tmp_path_factory.mktemp("undisturbed")), approach.answer(QUESTIONS, "clean")
 
 
@@ -140,13 +140,6 @@ def test_one_setting_needs_no_trial(load, tmp_path):
     assert abs(learned["validation_loss"] - learned["loss_before"]) < 1e-3
 
 
-def test_a_time_budget_ends_the_training_and_what_was_learned_is_kept(load, tmp_path):
-    recipe = Recipe(learning_rates=(1e-3,), losses=("all",), batch_size=4, max_steps=500, max_seconds=0.0)
-    approach = FineTuned(load, recipe=recipe)
-    assert approach.fit(TRAINING, tmp_path)["steps"] == 1
-    assert approach.answer(QUESTIONS, "clean")[0].words
-
-
 def test_the_collator_hides_what_is_not_learned(load):
     _, tokenizer = load()
     rows = [{"text": "Dana", "word": "lives"}, {"text": "Dana lives in the", "word": "sea"}]
@@ -162,13 +155,15 @@ def test_the_collator_hides_what_is_not_learned(load):
     assert cut["input_ids"].shape == (2, 4) and cut["input_ids"][1, -1] == tokenizer.eos_token_id
 
 
-def test_another_setting_is_not_taken_for_this_one(load, tmp_path):
-    recipe = Recipe(learning_rates=(1e-3,), losses=("all",), max_steps=1)
-    FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path)
-    with pytest.raises(ValueError, match="learned by other settings"):
-        FineTuned(load, recipe=RECIPE).fit(TRAINING, tmp_path)
-    with pytest.raises(ValueError, match="learned by other settings"):
-        FineTuned(load, recipe=recipe).fit(world_text(40, 16), tmp_path)
+def test_it_answers_in_the_float32_that_it_learned_in(part, tmp_path):
+    recipe = Recipe(**{**vars(PAPER_RECIPE), "max_steps": 8, "evaluations": 1, "bf16": True})
+    approach = FineTuned(model_loader(AutoModelForCausalLM, part("qwen2"), dtype=torch.bfloat16), recipe=recipe)
+    approach.fit(TRAINING, tmp_path)
+    before, after = (model.model.layers[0].mlp.up_proj.weight for model in (approach.load()[0], approach.model.llm))
+    assert after.dtype == torch.float32
+    # Updates of 2e-8, of which bfloat16 would leave hardly any.
+    assert (after != before.float()).float().mean() > 0.1
+    assert (after.bfloat16() != before).float().mean() < 0.01
 
 
 def test_a_learning_rate_that_diverges_is_passed_over(load, tmp_path, monkeypatch):
@@ -191,7 +186,7 @@ def test_a_learning_rate_that_diverges_is_passed_over(load, tmp_path, monkeypatc
 
 def test_bad_input(load, tmp_path):
     approach = FineTuned(load, recipe=RECIPE)
-    with pytest.raises(ValueError, match="run `tall prepare`"):
+    with pytest.raises(ValueError, match="run `tall prepare TEXT"):
         approach.fit(None, tmp_path)
     with pytest.raises(ValueError, match="--validation-share"):
         approach.fit(world_text(8, 0), tmp_path)
@@ -206,7 +201,7 @@ def test_settings_stand_for_the_recipe_and_the_language_model(part, load):
     settings = FineTuned(load, recipe=RECIPE).settings()
     assert settings == json.loads(json.dumps(settings))
     assert settings != FineTuned(load, recipe=PAPER_RECIPE).settings()
-    assert settings != FineTuned(loader(AutoModelForCausalLM, part("qwen2", 1)), recipe=RECIPE).settings()
+    assert settings != FineTuned(model_loader(AutoModelForCausalLM, part("qwen2", 1)), recipe=RECIPE).settings()
 
 
 def test_the_checkpoints_a_kill_leaves_are_the_trainers(load, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.causal_training import Recipe
-from tall_hf.evaluation.approaches.loading import loader
 from tall_hf.evaluation.approaches.lora import LoRA
+from tall_hf.evaluation.build import model_loader
 
 
 RECIPE = Recipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
@@ -19,7 +19,7 @@ QUESTIONS = [Question(row["truncated"], row["missing_word"]) for row in TRAINING
 
 @pytest.fixture
 def load(part):
-    return lambda family="qwen2": loader(AutoModelForCausalLM, part(family))
+    return lambda family="qwen2": model_loader(AutoModelForCausalLM, part(family))
 
 
 @pytest.mark.parametrize("llm", ["qwen2", "bloom", "gpt2", "gemma"])

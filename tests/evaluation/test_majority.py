@@ -49,5 +49,5 @@ def test_probabilities(majority):
 
 
 def test_without_text(tmp_path):
-    with pytest.raises(ValueError, match="run `tall prepare`"):
+    with pytest.raises(ValueError, match="run `tall prepare TEXT"):
         Majority().fit(None, tmp_path)

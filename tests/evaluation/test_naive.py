@@ -6,15 +6,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.back_translation import BackTranslator
-from tall_hf.evaluation.approaches.loading import loader
 from tall_hf.evaluation.approaches.naive import Naive
+from tall_hf.evaluation.build import model_loader
 from tall_hf.microworld import World, component_path
 
 
 @pytest.fixture(scope="module")
 def naive():
     return Naive(
-        loader(AutoModelForCausalLM, component_path("llm")), loader(AutoModelForSeq2SeqLM, component_path("hr_lr"))
+        model_loader(AutoModelForCausalLM, component_path("llm")),
+        model_loader(AutoModelForSeq2SeqLM, component_path("hr_lr")),
     )
 
 
@@ -72,8 +73,8 @@ def test_an_empty_translation_still_has_an_answer(naive):
 
 def test_settings_name_both_models_and_languages(naive):
     swapped = Naive(
-        loader(AutoModelForCausalLM, component_path("llm_permuted")),
-        loader(AutoModelForSeq2SeqLM, component_path("hr_lr")),
+        model_loader(AutoModelForCausalLM, component_path("llm_permuted")),
+        model_loader(AutoModelForSeq2SeqLM, component_path("hr_lr")),
     )
     assert naive.settings()["llm"] != swapped.settings()["llm"]
     assert naive.settings()["hr_lr"] == swapped.settings()["hr_lr"]
@@ -84,7 +85,7 @@ def test_settings_name_both_models_and_languages(naive):
     [("m2m_100", "he", "en"), ("nllb", "heb_Hebr", "eng_Latn"), ("mbart50", "he_IL", "en_XX")],
 )
 def test_translators_of_many_languages_read_and_write_their_codes(part, monkeypatch, kind, source_lang, pivot_lang):
-    model, tokenizer = loader(AutoModelForSeq2SeqLM, part(kind))()
+    model, tokenizer = model_loader(AutoModelForSeq2SeqLM, part(kind))()
     back = BackTranslator(model, tokenizer, source_lang, pivot_lang)
     seen = {}
     generate = model.generate
@@ -104,7 +105,7 @@ def test_translators_of_many_languages_read_and_write_their_codes(part, monkeypa
 
 
 def test_a_translator_of_many_targets_reads_the_language_before_the_text(part, monkeypatch):
-    model, tokenizer = loader(AutoModelForSeq2SeqLM, part("marian_en_he"))()
+    model, tokenizer = model_loader(AutoModelForSeq2SeqLM, part("marian_en_he"))()
     tokenizer.encoder[">>heb<<"] = 7
     generate, seen = model.generate, []
     monkeypatch.setattr(model, "generate", lambda **inputs: seen.append(inputs["input_ids"]) or generate(**inputs))

@@ -96,5 +96,5 @@ def test_a_script_without_spaces(tmp_path):
 def test_bad_settings(tmp_path):
     with pytest.raises(ValueError, match="at least 1, got \\(\\)"):
         NGram(orders=())
-    with pytest.raises(ValueError, match="run `tall prepare`"):
+    with pytest.raises(ValueError, match="run `tall prepare TEXT"):
         NGram().fit(None, tmp_path)

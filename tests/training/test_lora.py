@@ -12,7 +12,6 @@ from batches import batch, random_rows
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from tall_hf import LastTokenCollator, TALLForCausalLM, TALLTrainer, TALLTrainingArguments, compose
-from tall_hf.training import lora as lora_module
 from tall_hf.training.lora import add_lora, load_lora, lora_rank_for, merge_lora
 
 
@@ -272,7 +271,7 @@ def test_bad_input(fresh, tmp_path, monkeypatch):
     add_lora(model)
     with pytest.raises(ValueError, match="has LoRA already"):
         add_lora(model)
-    monkeypatch.setattr(lora_module, "peft", None)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"pip install 'tall-hf\[train\]'"):
         merge_lora(model)
 

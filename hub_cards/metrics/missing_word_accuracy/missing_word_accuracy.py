@@ -1,5 +1,6 @@
 """The metric of the missing-word task as a module of the `evaluate` library: one file that needs nothing of tall_hf."""
 
+import functools
 import math
 import re
 import unicodedata
@@ -159,6 +160,7 @@ def missing_word_accuracy(
     return results
 
 
+@functools.lru_cache(maxsize=2**18)  # the same words come again and again, as answers of many approaches
 def normalize_word(word: str, protocol: str = "clean") -> str:
     """The word as it is compared; see `protocol` of the metric. Empty where nothing of a word is left."""
     if protocol == "paper":

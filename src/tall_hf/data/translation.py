@@ -16,22 +16,12 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 from transformers import GenerationConfig
 
 from tall_hf.files import remove_unfinished
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.progress import progress_bars
 from tall_hf.weights import hash_tensors
 
 from .arrow import arrow_writer, read_arrow
@@ -146,7 +136,7 @@ def translate_corpus(
         shards = [shard for shard in shards if len(shard)][state.process_index :: state.num_processes]
         with (
             _backend(model, processor, backend, compute_type, generation_kwargs) as translate,
-            _progress(console, state) as progress,
+            progress_bars("sentences", console, disable=not state.is_main_process) as progress,
         ):
             task = progress.add_task("Translating", total=sum(map(len, shards)))
             for shard in shards:
@@ -308,28 +298,6 @@ def _explain_disk_errors(folder: Path):
             f"Cannot write translations to {folder} ({error}). What was translated before is kept there: free some space, "
             "then run the same command again, and it goes on where it stopped.",
         ) from error
-
-
-# --- progress --------------------------------------------------------------------------------------------------------
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} sentences/s")
-
-
-def _progress(console, state) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-        disable=not state.is_main_process,
-    )
 
 
 # --- backends --------------------------------------------------------------------------------------------------------

@@ -1,13 +1,24 @@
 """What every approach to the missing word shares: the question, the answer, and how an approach is trained and asked."""
 
+import hashlib
+import inspect
+import logging
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from datasets import Dataset
+from transformers import PreTrainedModel
 
+
+logger = logging.getLogger(__name__)
+
+# Gives a model in evaluation mode and its tokenizer, or a TALL and its processor. For an approach that only asks they may
+# be at hand already; one that trains calls it for each fresh start, and changes the model that it gets.
+Loader: TypeAlias = Callable[[], tuple[PreTrainedModel, Any]]
 
 # "paper": each approach as the authors' code has it (sampling, one token, tokens stripped of '.' and ',').
 # "clean": the whole word, by beams, punctuation aside. See `tall_hf.evaluation.task`.
@@ -66,6 +77,32 @@ class TrainingText:
     fingerprint: str
 
 
+def missing_training(training: TrainingText | None, validation: bool = False) -> str | None:
+    """What an approach that learns lacks, and what to run for it; None if nothing.
+
+    Args:
+        training: what it would learn from.
+        validation: whether it chooses its settings on validation text.
+    """
+    if training is None:
+        return (
+            "it learns from a training text; run `tall prepare TEXT --model MODEL --output FOLDER`, then pass `--dataset "
+            "FOLDER`"
+        )
+    if validation and not training.validation:
+        return (
+            "it chooses its settings on validation sentences, and the training text has none; run `tall prepare` with a "
+            "`--validation-share` above 0"
+        )
+    return None
+
+
+def check_training(training: TrainingText | None, name: str, validation: bool = False):
+    """ValueError if the approach `name` lacks something to learn from, see `missing_training`."""
+    if reason := missing_training(training, validation):
+        raise ValueError(f"The approach {name!r} cannot be asked: {reason}.")
+
+
 class Approach(ABC):
     """One way to find the missing word.
 
@@ -86,10 +123,24 @@ class Approach(ABC):
     def settings(self) -> dict[str, Any]:
         """JSON values that stand for all that decides the answers; kept answers of other settings are not used again.
 
-        Asked for once, before `fit`. The name, the seed, the questions and, where `fit` is overridden, the training text
-        decide too, and need not be among them.
+        Asked for once, before `fit`. The name, the seed, the questions, the versions of this package and of transformers
+        and, where `fit` is overridden, the training text decide too, and need not be among them.
+
+        Unless it is overridden, the source code of the class stands for it, so an edited approach is asked anew. Override
+        it where more decides: arguments, files, models. Without source code, as in an interactive session, answers are
+        not used a second time.
         """
-        return {}
+        classes = [kind for kind in type(self).__mro__ if issubclass(kind, Approach) and kind is not Approach]
+        try:
+            source = "".join(map(inspect.getsource, classes))
+        except (OSError, TypeError):
+            logger.warning(
+                "The source code of %s cannot be read, so nothing tells whether its kept answers are still its own, and all "
+                "are asked anew. Define it in a file, or let it have `settings()`.",
+                type(self).__name__,
+            )
+            return {"source": uuid.uuid4().hex}
+        return {"source": hashlib.sha256(source.encode()).hexdigest()[:16]}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
         """Learn from text, or load what an earlier call learned; called once before the first question.

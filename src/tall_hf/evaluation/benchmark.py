@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from rich.console import Console
 
 from tall_hf.data.prepare import load_prepared
 from tall_hf.data.translation import translate_corpus, translator_fingerprint
+from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .approach import PROTOCOLS, Approach, Question
+from .approaches.translator_only import TranslatorOnly, check_translator_only
 from .build import Parts, build_approaches, check_tall
 from .cost import Cost, CostMeter
 from .report import write_report
-from .run import Results, evaluate_approaches
+from .run import Results, ask_approaches, check_approaches, evaluating_into
+from .scoring import load_metric
 from .store import digest, write_json
 from .task import read_questions, training_text
 
@@ -43,6 +46,7 @@ def evaluate(
     hr_lr: str | None = None,
     translator_only: str | os.PathLike | None = None,
     budget_steps: int | None = None,
+    split: Callable[[str], list[str]] = str.split,
     batch_size: int = 32,
     top_k: int = 5,
     seed: int = 0,
@@ -70,6 +74,9 @@ def evaluate(
             not given.
         translator_only: a TALL that was composed without its LLM and trained on the same text.
         budget_steps: optimizer steps of approaches that are trained here; their own defaults when not given.
+        split: divides a sentence into words, for scripts without spaces, as for `read_questions`. Questions, `ngram`,
+            what comes back by translation and the split by length follow it; approaches that write with a tokenizer take
+            for a word what stands between spaces. The command line has no such option.
         batch_size, top_k, seed: as for `evaluate_approaches`.
         dtype: "float32", "bfloat16", or "auto": bfloat16 where an accelerator computes in it.
         allow_pickle: accept weights of `llm` and `hr_lr` that are only there pickled.
@@ -81,13 +88,19 @@ def evaluate(
 
     Raises:
         ValueError: an unknown approach, one that was asked for and lacks something (the message says what to run), no
-            sentences left, a model that is no TALL, or TALLs of different translators.
-        OSError: a part or a file that is not there.
+            sentences left, a model that is no TALL, a `translator_only` with an LLM, or TALLs of different translators.
+        ImportError: the extra `eval` is not installed.
+        OSError: a part or a file that is not there, or a full disk.
+        BlockingIOError: another process evaluates into `output`.
     """
-    console = console or Console()
+    console, output = console or Console(), Path(output)
+    load_metric()  # what is missing is missed now, not after hours of answers
     models = dict(models) if isinstance(models, dict) else {"tall": models}
     for model in models.values():
         check_tall(model, token)
+    if translator_only is not None:
+        check_tall(translator_only, token)
+        check_translator_only(TALLConfig.from_pretrained(translator_only, token=token))
     training = training_text(dataset) if dataset is not None else None
     parts = Parts(
         models=models,
@@ -96,6 +109,7 @@ def evaluate(
         translator_only=translator_only,
         training=training,
         budget_steps=budget_steps,
+        split=split,
         seed=seed,
         dtype=choose_dtype(dtype),
         device=_device(),
@@ -116,6 +130,7 @@ def evaluate(
             group_column=group_column,
             max_questions=max_questions,
             strip_niqqud=strip_niqqud,
+            split=split,
             training=training,
             exclude_overlap=exclude_overlap,
         )
@@ -123,32 +138,39 @@ def evaluate(
         table.title = f"Questions, protocol {protocol}"
         console.print(table)
     everyone = [*chosen, *user_approaches]
-    reads_translations = any(approach.reads_translations for approach in everyone)
-    questions, translation_cost = _with_translations(parts, questions, dataset, Path(output), reads_translations)
-
-    results = evaluate_approaches(
-        everyone, questions, output, training, batch_size=batch_size, top_k=top_k, seed=seed, console=console
-    )
-    if translation_cost:
-        readers = ", ".join(approach.name for approach in everyone if approach.reads_translations)
-        notes.append(
-            f"Translating the sentences took {translation_cost.seconds:,.1f} seconds, once for all who read translations "
-            f"({readers}); the table does not count it."
+    with evaluating_into(output):
+        questions, translation_cost = _with_translations(parts, everyone, questions, dataset, output)
+        check_approaches(everyone, questions, batch_size=batch_size, top_k=top_k)
+        results = ask_approaches(
+            everyone, questions, output, training, batch_size=batch_size, top_k=top_k, seed=seed, console=console
         )
-    details = {
-        "models": {name: str(model) for name, model in models.items()},
-        "text": str(text) if isinstance(text, str | os.PathLike) else None,
-        "dataset": None if dataset is None else str(dataset),
-        "training_fingerprint": training.fingerprint if training else None,
-        "dtype": str(parts.dtype).removeprefix("torch."),
-        "device": parts.device.type,
-        "counts": {protocol: dataclasses.asdict(count) for protocol, count in counts.items()},
-        "left_out": left_out,
-        "translation_cost": dataclasses.asdict(translation_cost) if translation_cost else None,
-    }
-    report = write_report(
-        results, output, reference=parts.first, training=training, details=details, notes=notes, console=console
-    )
+        if translation_cost:
+            readers = ", ".join(approach.name for approach in everyone if approach.reads_translations)
+            notes.append(
+                f"Translating the sentences took {translation_cost.seconds:,.1f} seconds, once for all who read translations "
+                f"({readers}); the table does not count it."
+            )
+        details = {
+            "models": {name: str(model) for name, model in models.items()},
+            "text": str(text) if isinstance(text, str | os.PathLike) else None,
+            "dataset": None if dataset is None else str(dataset),
+            "training_fingerprint": training.fingerprint if training else None,
+            "dtype": str(parts.dtype).removeprefix("torch."),
+            "device": parts.device.type,
+            "counts": {protocol: dataclasses.asdict(count) for protocol, count in counts.items()},
+            "left_out": left_out,
+            "translation_cost": dataclasses.asdict(translation_cost) if translation_cost else None,
+        }
+        report = write_report(
+            results,
+            output,
+            reference=parts.first,
+            training=training,
+            split=split,
+            details=details,
+            notes=notes,
+            console=console,
+        )
     return results, report
 
 
@@ -170,16 +192,24 @@ def _device() -> torch.device:
 
 
 def _with_translations(
-    parts: Parts, questions: dict[str, list[Question]], dataset, output: Path, wanted: bool
+    parts: Parts,
+    approaches: Sequence[Approach],
+    questions: dict[str, list[Question]],
+    dataset: str | os.PathLike | None,
+    output: Path,
 ) -> tuple[dict[str, list[Question]], Cost | None]:
-    """The questions with translations by the TALLs' translator, and what those cost.
+    """The questions with translations by the TALLs' translator, if an approach reads them, and what those cost.
 
     What was prepared is checked to be of that translator too.
     """
+    wanted = any(approach.reads_translations for approach in approaches)
     if not wanted and dataset is None:
         return questions, None
+    talls = dict(parts.models)
+    if any(isinstance(approach, TranslatorOnly) for approach in approaches):
+        talls["translator_only"] = parts.translator_only
     fingerprints = {}
-    for name, folder in reversed(parts.models.items()):  # the first one stays
+    for name, folder in reversed(talls.items()):  # the first one stays
         # In the dtype it was saved in: rounded weights are another translator's.
         model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True, token=parts.token)
         processor = TALLProcessor.from_pretrained(folder, token=parts.token)
@@ -197,16 +227,32 @@ def _with_translations(
     texts = list(dict.fromkeys(question.truncated for asked in questions.values() for question in asked))
     corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=digest(texts))
     model.to(device=parts.device, dtype=parts.dtype)
-    with CostMeter() as meter:
+    name = digest([fingerprints[parts.first], corpus._fingerprint])
+    costs = _TranslationCost(output / "translation_costs" / f"{name}.json")
+    with CostMeter(costs.keep) as meter:
         translated = translate_corpus(model, processor, corpus, output / "translations")
-    # A later call finds the translations made, and reports what it took to make them.
-    report = output / "translations" / f"cost-{digest([translated._fingerprint])}.json"
-    if not report.exists():
-        write_json(report, dataclasses.asdict(meter.cost))
-    cost = Cost(**json.loads(report.read_text(encoding="utf-8")))
+    cost = costs.finish(meter.cost)
     translations = dict(zip(texts, translated["translation"], strict=True))
     with_translations = {
         protocol: [dataclasses.replace(question, translation=translations[question.truncated]) for question in asked]
         for protocol, asked in questions.items()
     }
     return with_translations, cost
+
+
+class _TranslationCost:
+    """What translations cost, in a file: of all calls that it took to make them, those that were killed included."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        self.before = Cost(**state["cost"]) if state else Cost()
+        self.is_finished = state is not None and state["finished"]
+
+    def keep(self, cost: Cost, finished: bool = False):
+        if not self.is_finished:  # a later call only reads the translations
+            write_json(self.path, {"finished": finished, "cost": dataclasses.asdict(self.before + cost)})
+
+    def finish(self, cost: Cost) -> Cost:
+        self.keep(cost, finished=True)
+        return self.before if self.is_finished else self.before + cost

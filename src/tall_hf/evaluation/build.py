@@ -13,16 +13,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.utils import cached_file
 
+from tall_hf.components import Component, load_part, load_tokenizer
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
-from .approach import Approach, TrainingText
+from .approach import Approach, Loader, TrainingText, missing_training
 from .approaches.causal_training import Recipe
 from .approaches.decoder_only import DecoderOnly
 from .approaches.direct import Direct
 from .approaches.fine_tuned import PAPER_RECIPE, FineTuned
-from .approaches.loading import Loader, loader, tall_loader
 from .approaches.lora import LORA_RECIPE, LoRA
 from .approaches.majority import Majority
 from .approaches.naive import Naive
@@ -30,6 +30,54 @@ from .approaches.ngram import NGram
 from .approaches.soft_prompt import PROMPT_RECIPE, SoftPrompt
 from .approaches.tall import TALL
 from .approaches.translator_only import TranslatorOnly
+
+
+def model_loader(
+    auto_class,
+    spec: str | os.PathLike,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    token: str | bool | None = None,
+    allow_pickle: bool = False,
+) -> Loader:
+    """A Loader of a pretrained checkpoint, which reads nothing until it is called.
+
+    Args:
+        auto_class: AutoModelForCausalLM, or AutoModelForSeq2SeqLM for a translator.
+        spec: a folder, or a Hub id with an optional `@revision`.
+        dtype, device: of the model.
+        token: for private repositories.
+        allow_pickle: accept weights that are only there pickled.
+    """
+
+    def load():
+        part = Component.resolve(spec, token)
+        model = load_part(part, auto_class, dtype, token, allow_pickle)
+        return model.to(device).eval(), load_tokenizer(part, token)
+
+    return load
+
+
+def tall_loader(
+    folder: str | os.PathLike,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    token: str | bool | None = None,
+) -> Loader:
+    """A Loader of a whole TALL and its processor, which reads nothing until it is called.
+
+    Args:
+        folder: a folder, or a Hub id.
+        dtype, device, token: as for `model_loader`.
+    """
+
+    def load():
+        model = TALLForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, token=token)
+        return model.to(device).eval(), TALLProcessor.from_pretrained(folder, token=token)
+
+    return load
 
 
 @dataclass(frozen=True)
@@ -42,6 +90,7 @@ class Parts:
         translator_only: a TALL without its LLM.
         training: what approaches learn from.
         budget_steps: optimizer steps of each approach that is trained here; its own default when None.
+        split: divides a sentence of the low-resource language into words.
         seed: of trainings.
         dtype, device: of all models.
         allow_pickle, token: as for `compose`.
@@ -53,6 +102,7 @@ class Parts:
     translator_only: str | os.PathLike | None = None
     training: TrainingText | None = None
     budget_steps: int | None = None
+    split: Callable[[str], list[str]] = str.split
     seed: int = 0
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
@@ -77,12 +127,13 @@ class Parts:
         name, revision = origin.get("name_or_path"), origin.get("revision")
         return f"{name}@{revision}" if revision else name
 
-    def load_part(self, role: str) -> Loader:
+    def load_part(self, role: str, dtype: torch.dtype | None = None) -> Loader:
+        """A loader of a part, in `self.dtype` unless told otherwise."""
         auto_class = {"llm": AutoModelForCausalLM, "hr_lr": AutoModelForSeq2SeqLM}[role]
-        return loader(
+        return model_loader(
             auto_class,
             self.part(role),
-            dtype=self.dtype,
+            dtype=dtype or self.dtype,
             device=self.device,
             token=self.token,
             allow_pickle=self.allow_pickle,
@@ -97,11 +148,10 @@ class Parts:
         return {"source_lang": processor.source_lang, "pivot_lang": processor.pivot_lang}
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """A recipe within the budget: with one, all its steps are made, and a trial takes a quarter of them at most."""
+        """A recipe within the budget: the full training takes all its steps, and each trial a quarter of them at most."""
         settings = {"seed": self.seed, "bf16": self.dtype == torch.bfloat16}
         if self.budget_steps is not None:
             settings["max_steps"] = self.budget_steps
-            settings["epochs"] = max(1.0, self.budget_steps * recipe.batch_size / len(self.training.train))
             settings["trial_steps"] = max(1, min(recipe.trial_steps, self.budget_steps // 4))
         return dataclasses.replace(recipe, **settings)
 
@@ -113,7 +163,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ApproachSpec:
     """An approach in the list.
 
     Attributes:
@@ -126,15 +176,14 @@ class Entry:
 
 
 def _soft_prompt(parts: Parts) -> list[Approach]:
-    load = functools.cache(parts.load_tall(parts.models[parts.first]))
-
-    def translate(texts: list[str]) -> list[str]:
-        model, processor = load()
-        return model.translate(texts, processor)
-
+    loaders = (parts.load_part("llm"), parts.load_part("hr_lr"), parts.load_tall(parts.models[parts.first]))
     recipe = parts.recipe(PROMPT_RECIPE)
-    options = parts.languages()
-    return [SoftPrompt(parts.load_part("llm"), parts.load_part("hr_lr"), translate, recipe=recipe, **options)]
+    return [SoftPrompt(*loaders, recipe=recipe, split=parts.split, **parts.languages())]
+
+
+def _fine_tuned(parts: Parts, name: str, recipe: Recipe) -> list[Approach]:
+    # It learns and answers in float32, and starts from the checkpoint's own weights.
+    return [FineTuned(parts.load_part("llm", torch.float32), name, parts.recipe(recipe))]
 
 
 def _tall_unblocked(parts: Parts) -> list[Approach]:
@@ -145,36 +194,38 @@ def _tall_unblocked(parts: Parts) -> list[Approach]:
 
 
 # In the order of the table.
-APPROACHES: dict[str, Entry] = {
-    "tall": Entry(lambda parts: [TALL(parts.load_tall(folder), name) for name, folder in parts.models.items()]),
-    "tall_unblocked": Entry(_tall_unblocked),
-    "naive": Entry(
-        lambda parts: [Naive(parts.load_part("llm"), parts.load_part("hr_lr"), **parts.languages())],
+APPROACHES: dict[str, ApproachSpec] = {
+    "tall": ApproachSpec(lambda parts: [TALL(parts.load_tall(folder), name) for name, folder in parts.models.items()]),
+    "tall_unblocked": ApproachSpec(_tall_unblocked),
+    "naive": ApproachSpec(
+        lambda parts: [
+            Naive(parts.load_part("llm"), parts.load_part("hr_lr"), split=parts.split, **parts.languages())
+        ],
         needs=("llm", "hr_lr"),
     ),
-    "direct": Entry(lambda parts: [Direct(parts.load_part("llm"))], needs=("llm",)),
-    "soft_prompt": Entry(_soft_prompt, needs=("llm", "hr_lr", "training", "validation", "peft")),
-    "fine_tuned_paper": Entry(
-        lambda parts: [FineTuned(parts.load_part("llm"), "fine_tuned_paper", parts.recipe(PAPER_RECIPE))],
-        needs=("llm", "training", "validation"),
+    "direct": ApproachSpec(lambda parts: [Direct(parts.load_part("llm"))], needs=("llm",)),
+    "soft_prompt": ApproachSpec(_soft_prompt, needs=("llm", "hr_lr", "validation", "peft")),
+    "fine_tuned_paper": ApproachSpec(
+        lambda parts: _fine_tuned(parts, "fine_tuned_paper", PAPER_RECIPE),
+        needs=("llm", "validation"),
     ),
-    "fine_tuned": Entry(
-        lambda parts: [FineTuned(parts.load_part("llm"), recipe=parts.recipe(Recipe()))],
-        needs=("llm", "training", "validation"),
+    "fine_tuned": ApproachSpec(
+        lambda parts: _fine_tuned(parts, "fine_tuned", Recipe()),
+        needs=("llm", "validation"),
     ),
-    "lora": Entry(
+    "lora": ApproachSpec(
         lambda parts: [LoRA(parts.load_part("llm"), parts.trained_parameters(), recipe=parts.recipe(LORA_RECIPE))],
-        needs=("llm", "training", "validation", "peft"),
+        needs=("llm", "validation", "peft"),
     ),
-    "translator_only": Entry(
+    "translator_only": ApproachSpec(
         lambda parts: [TranslatorOnly(parts.load_tall(parts.translator_only))], needs=("translator_only",)
     ),
-    "decoder_only": Entry(
+    "decoder_only": ApproachSpec(
         lambda parts: [DecoderOnly(parts.load_part("hr_lr"), source_lang=parts.languages()["source_lang"])],
         needs=("hr_lr",),
     ),
-    "ngram": Entry(lambda parts: [NGram()], needs=("training",)),
-    "majority": Entry(lambda parts: [Majority()], needs=("training",)),
+    "ngram": ApproachSpec(lambda parts: [NGram(split=parts.split)], needs=("training",)),
+    "majority": ApproachSpec(lambda parts: [Majority()], needs=("training",)),
 }
 
 
@@ -189,11 +240,6 @@ def _part_is_missing(parts: Parts, role: str) -> str | None:
     return None
 
 
-_NO_TRAINING = "it learns from a training text; run `tall prepare TEXT --model MODEL --output FOLDER`, then pass `--dataset FOLDER`"
-_NO_VALIDATION = (
-    "it chooses its settings on validation sentences, and the training text has none; run `tall prepare` with a "
-    "`--validation-share` above 0"
-)
 _NO_TRANSLATOR_ONLY = (
     "it is a TALL without its LLM; run `tall compose` as for the model and with `--leave-out-llm`, `tall prepare` and "
     "`tall train` on the same text, then pass `--translator-only FOLDER`"
@@ -202,8 +248,8 @@ _NO_TRANSLATOR_ONLY = (
 _MISSING: dict[str, Callable[[Parts], str | None]] = {
     "llm": lambda parts: _part_is_missing(parts, "llm"),
     "hr_lr": lambda parts: _part_is_missing(parts, "hr_lr"),
-    "training": lambda parts: _NO_TRAINING if parts.training is None else None,
-    "validation": lambda parts: _NO_VALIDATION if parts.training and not parts.training.validation else None,
+    "training": lambda parts: missing_training(parts.training),
+    "validation": lambda parts: missing_training(parts.training, validation=True),
     "translator_only": lambda parts: _NO_TRANSLATOR_ONLY if parts.translator_only is None else None,
     "peft": lambda parts: (
         None if importlib.util.find_spec("peft") else "it needs peft; run `pip install 'tall-hf[train]'`"
@@ -245,16 +291,16 @@ def build_approaches(
     if names is not None and (unknown := [name for name in names if name not in APPROACHES]):
         raise ValueError(f"Unknown approach {', '.join(unknown)}; there are {', '.join(APPROACHES)}.")
     approaches, left_out = [], {}
-    for name, entry in APPROACHES.items():
+    for name, spec in APPROACHES.items():
         if names is not None and name not in names:
             continue
-        reason = next(filter(None, (_MISSING[need](parts) for need in entry.needs)), None)
+        reason = next(filter(None, (_MISSING[need](parts) for need in spec.needs)), None)
         if reason is not None:
             if names is not None:
                 raise ValueError(f"The approach {name!r} cannot be asked: {reason}.")
             left_out[name] = reason
             continue
-        made = entry.make(parts)
+        made = spec.make(parts)
         taking_part = [approach for approach in made if set(approach.protocols) & set(protocols)]
         if names is not None and not taking_part:
             raise ValueError(

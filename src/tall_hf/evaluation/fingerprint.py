@@ -1,6 +1,7 @@
-"""What stands for a model in an approach's settings: all the numbers it answers by."""
+"""What stands for models and functions in an approach's settings."""
 
 import hashlib
+from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
@@ -19,3 +20,8 @@ def model_fingerprint(model: PreTrainedModel, *tokenizers) -> str:
     for tokenizer in tokenizers:
         digest.update(tokenizer_digest(tokenizer).encode())
     return digest.hexdigest()[:16]
+
+
+def split_name(split: Callable[[str], list[str]]) -> str | None:
+    """The name of a function that divides a sentence into words; None for `str.split`."""
+    return None if split is str.split else getattr(split, "__qualname__", repr(split))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .figures import Figures, running_accuracy
+from .scores import Scores, running_accuracy
 
 
 _SPLITS = {
@@ -12,11 +12,11 @@ _SPLITS = {
 }
 
 
-def plot_all(figures: dict[str, list[Figures]], folder: Path) -> list[Path]:
+def plot_all(scores: dict[str, list[Scores]], folder: Path) -> list[Path]:
     """Draw all plots of each protocol, as PNG files.
 
     Args:
-        figures: by protocol, as `compute_figures` makes them.
+        scores: by protocol, as `compute_scores` makes them.
         folder: where to; made if it is not there.
 
     Returns:
@@ -28,7 +28,7 @@ def plot_all(figures: dict[str, list[Figures]], folder: Path) -> list[Path]:
     _figure_class()
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for protocol, entries in figures.items():
+    for protocol, entries in scores.items():
         drawn = [entry for entry in entries if entry.run.error is None]
         if not drawn:
             continue
@@ -40,42 +40,42 @@ def plot_all(figures: dict[str, list[Figures]], folder: Path) -> list[Path]:
     return paths
 
 
-def plot_accuracy(figures: Sequence[Figures], path: Path) -> Path:
+def plot_accuracy(scores: Sequence[Scores], path: Path) -> Path:
     """Bars of accuracy with their 95% intervals, the first approach on top."""
-    figure = _figure_class()(figsize=(7, 1.2 + 0.35 * len(figures)), layout="constrained")
+    figure = _figure_class()(figsize=(7, 1.2 + 0.35 * len(scores)), layout="constrained")
     axis = figure.subplots()
-    for place, entry in enumerate(figures):
+    for place, entry in enumerate(scores):
         accuracy = 100 * entry.metrics["accuracy"]
         low, high = (100 * bound for bound in entry.metrics["accuracy_interval"])
         # Rounding may put a bound on the wrong side of a share of 0 or 1.
         errors = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
         axis.barh(place, accuracy, xerr=errors, color=_colour(place), capsize=3)
         axis.annotate(f"{accuracy:.1f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center")
-    axis.set_yticks(range(len(figures)), [entry.run.approach for entry in figures])
+    axis.set_yticks(range(len(scores)), [entry.run.approach for entry in scores])
     axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set_xlim(left=0)
-    axis.set_xlabel(f"accuracy in %, with 95% intervals ({figures[0].metrics['n']:,} sentences)")
+    axis.set_xlabel(f"accuracy in %, with 95% intervals ({scores[0].metrics['n']:,} sentences)")
     return _save(figure, path)
 
 
-def plot_running_accuracy(figures: Sequence[Figures], path: Path) -> Path:
+def plot_running_accuracy(scores: Sequence[Scores], path: Path) -> Path:
     """Accuracy on the first sentences of the evaluation set against their number, as in the paper's Figure 4."""
     figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
-    for place, entry in enumerate(figures):
+    for place, entry in enumerate(scores):
         running = 100 * running_accuracy(entry.right)
         axis.plot(range(1, len(running) + 1), running, color=_colour(place), label=entry.run.approach)
     axis.set_xlabel("sentences")
     return _save(figure, path, axis)
 
 
-def plot_split(figures: Sequence[Figures], by: str, path: Path) -> Path:
+def plot_split(scores: Sequence[Scores], by: str, path: Path) -> Path:
     """Accuracy against "frequency" or "length", with 95% intervals."""
     figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
-    names = list(figures[0].splits[by])
-    for place, entry in enumerate(figures):
+    names = list(scores[0].splits[by])
+    for place, entry in enumerate(scores):
         parts = [entry.splits[by][name] for name in names]
         values = [100 * part["accuracy"] for part in parts]
         lows, highs = zip(*(part["accuracy_interval"] for part in parts), strict=True)
@@ -84,7 +84,7 @@ def plot_split(figures: Sequence[Figures], by: str, path: Path) -> Path:
             [max(0.0, 100 * high - value) for value, high in zip(values, highs, strict=True)],
         ]
         # Side by side, so that intervals of one part do not cover each other.
-        offset = 0.5 * (place - (len(figures) - 1) / 2) / len(figures)
+        offset = 0.5 * (place - (len(scores) - 1) / 2) / len(scores)
         positions = [i + offset for i in range(len(names))]
         axis.errorbar(
             positions,
@@ -97,7 +97,7 @@ def plot_split(figures: Sequence[Figures], by: str, path: Path) -> Path:
             elinewidth=0.8,
             label=entry.run.approach,
         )
-    counts = [figures[0].splits[by][name]["n"] for name in names]
+    counts = [scores[0].splits[by][name]["n"] for name in names]
     axis.set_xticks(range(len(names)), [f"{name}\nn={n:,}" for name, n in zip(names, counts, strict=True)])
     axis.set_xlabel(_SPLITS[by])
     return _save(figure, path, axis)

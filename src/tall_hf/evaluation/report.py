@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from .approach import Question, TrainingText
-from .figures import Figures, compute_figures
 from .plots import plot_all
 from .run import Results
+from .scores import Scores, compute_scores
 from .store import write_json
 from .tables import cost_rows, error_lines, markdown_table, quality_rows, rich_table, split_rows
 
@@ -37,6 +37,7 @@ def write_report(
     *,
     reference: str = "tall",
     training: TrainingText | None = None,
+    split: Callable[[str], list[str]] = str.split,
     details: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
     console: Console | None = None,
@@ -51,6 +52,7 @@ def write_report(
         output: the folder.
         reference: name of the approach that the others are compared with.
         training: the text in which word frequencies are counted.
+        split: divides a sentence into words.
         details: further JSON values for `results.json`, such as which model and which sentences.
         notes: lines to print and write below the tables.
         console: for the tables; the terminal when not given.
@@ -59,13 +61,13 @@ def write_report(
         What `results.json` holds.
     """
     console, output = console or Console(), Path(output)
-    figures = {
-        protocol: compute_figures(results, protocol, reference, training, seed=results.seed)
+    scores = {
+        protocol: compute_scores(results, protocol, reference, training, split, results.seed)
         for protocol in results.questions
     }
-    report = results_dict(results, figures, reference, details)
+    report = results_dict(results, scores, reference, details)
     sections = ["# The missing word\n"]
-    for protocol, entries in figures.items():
+    for protocol, entries in scores.items():
         count = len(results.questions[protocol])
         sections += print_tables(f"Protocol {protocol}: {count:,} sentences", entries, reference, console)
         for entry in entries:
@@ -78,32 +80,32 @@ def write_report(
     _write_text(output / REPORT_NAME, "\n".join(sections))
     write_json(output / RESULTS_NAME, report)
     try:
-        plot_all(figures, output / "plots")
+        plot_all(scores, output / "plots")
     except ImportError as error:
         console.print(f"No plots: {error}", soft_wrap=True, markup=False)
     return report
 
 
-def print_tables(title: str, figures: Sequence[Figures], reference: str, console: Console) -> list[str]:
+def print_tables(title: str, scores: Sequence[Scores], reference: str, console: Console) -> list[str]:
     """Print the tables of one protocol, and return them as sections of a Markdown file."""
-    quality, cost = quality_rows(figures, reference), cost_rows(figures)
+    quality, cost = quality_rows(scores, reference), cost_rows(scores)
     console.print(rich_table(title, *quality))
     sections = [f"## {title}\n", markdown_table(*quality)]
-    if errors := error_lines(figures):
+    if errors := error_lines(scores):
         console.print("\n".join(errors), style="red", markup=False, highlight=False, soft_wrap=True)
         sections.append("".join(f"- {' '.join(line.split())}\n" for line in errors))
     console.print(rich_table("Probabilities and cost", *cost))
     sections += ["### Probabilities and cost\n", markdown_table(*cost)]
     for by, heading in _SPLITS.items():
-        head, rows = split_rows(figures, by, intervals=True)
+        head, rows = split_rows(scores, by, intervals=True)
         if rows:
             if by == "group":  # the others are drawn
-                console.print(rich_table(heading, *split_rows(figures, by, intervals=False)))
+                console.print(rich_table(heading, *split_rows(scores, by, intervals=False)))
             sections += [f"### {heading}\n", markdown_table(head, rows)]
     return sections
 
 
-def write_sentences(figures: Figures, questions: Sequence[Question], path: Path):
+def write_sentences(scores: Scores, questions: Sequence[Question], path: Path):
     """A CSV with a row for each question: what was missing, and what the approach said."""
     head = ("sentence", "missing_word", "prediction", "rank", "translation", "correct", "group")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ def write_sentences(figures: Figures, questions: Sequence[Question], path: Path)
     with open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
-        for question, answer, rank in zip(questions, figures.run.answers, figures.ranks.tolist(), strict=True):
+        for question, answer, rank in zip(questions, scores.run.answers, scores.ranks.tolist(), strict=True):
             prediction = answer.words[0] if answer.words else ""
             row = (question.sentence, question.missing_word, prediction, rank or "")
             writer.writerow((*row, answer.translation or "", int(rank == 1), question.group or ""))
@@ -119,7 +121,7 @@ def write_sentences(figures: Figures, questions: Sequence[Question], path: Path)
 
 
 def results_dict(
-    results: Results, figures: dict[str, list[Figures]], reference: str, details: dict[str, Any] | None = None
+    results: Results, scores: dict[str, list[Scores]], reference: str, details: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """All figures as JSON values; an infinite one is the string "inf", for JSON has no such number."""
     report = {
@@ -134,18 +136,18 @@ def results_dict(
                 "questions": len(results.questions[protocol]),
                 "approaches": {entry.run.approach: _approach_dict(entry) for entry in entries},
             }
-            for protocol, entries in figures.items()
+            for protocol, entries in scores.items()
         },
     }
     return _json_values(report)
 
 
-def _approach_dict(figures: Figures) -> dict[str, Any]:
-    run = figures.run
+def _approach_dict(scores: Scores) -> dict[str, Any]:
+    run = scores.run
     described = {
-        "metrics": figures.metrics,
-        "comparison": dataclasses.asdict(figures.comparison) if figures.comparison else None,
-        "splits": figures.splits,
+        "metrics": scores.metrics,
+        "comparison": dataclasses.asdict(scores.comparison) if scores.comparison else None,
+        "splits": scores.splits,
         "settings": run.settings,
         "learned": run.learned,
         "fitting_cost": dataclasses.asdict(run.fitting) if run.fitting else None,

@@ -2,41 +2,32 @@
 
 import contextlib
 import dataclasses
-import gc
 import hashlib
 import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
 
-from tall_hf.files import locked
+from tall_hf.files import full_disk_named, locked
+from tall_hf.progress import progress_bars
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
-from .cost import Cost, CostMeter
+from .cost import Cost, CostMeter, free_memory
 from .store import AnswerStore, digest, write_json
 
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\w[\w.+-]*")
+# Other code may answer in another way.
+_VERSIONS = ("tall-hf", "transformers")
 
 
 @dataclass(frozen=True)
@@ -123,15 +114,41 @@ def evaluate_approaches(
         ValueError: no approaches, no questions, unknown protocols, names that are not distinct or make no file name, or
             a question without a translation for an approach that reads it.
         BlockingIOError: another process evaluates into `output`.
+        OSError: the disk is full; the answers before are kept.
     """
-    _check(approaches, questions, batch_size=batch_size, top_k=top_k, shard_batches=shard_batches)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    options = {"batch_size": batch_size, "top_k": top_k, "seed": seed, "shard_batches": shard_batches}
+    check_approaches(approaches, questions, batch_size=batch_size, top_k=top_k, shard_batches=shard_batches)
+    with evaluating_into(output):
+        return ask_approaches(approaches, questions, output, training, **options, console=console)
+
+
+@contextlib.contextmanager
+def evaluating_into(output: str | Path) -> Iterator[None]:
+    """Within, an evaluation writes to `output`: nobody else does, and a full disk is named."""
+    Path(output).mkdir(parents=True, exist_ok=True)
+    advice = "Free some space, then run the same command again: it goes on where it stopped."
+    with locked(output), full_disk_named(output, advice):
+        yield
+
+
+def ask_approaches(
+    approaches: Sequence[Approach],
+    questions: dict[str, list[Question]],
+    output: str | Path,
+    training: TrainingText | None,
+    *,
+    batch_size: int,
+    top_k: int,
+    seed: int,
+    shard_batches: int = 8,
+    console: Console | None = None,
+) -> Results:
+    """What `evaluate_approaches` does inside `evaluating_into(output)`, with what `check_approaches` has seen."""
     runs = []
-    with locked(output), _progress(console) as progress:
+    with progress_bars("questions", console) as progress:
         for approach in approaches:
             try:
-                asker = _Asker(approach, training, output, batch_size, top_k, seed, shard_batches, progress)
+                asker = _Asker(approach, training, Path(output), batch_size, top_k, seed, shard_batches, progress)
                 runs += [asker.run(protocol, questions[protocol]) for protocol in _asked(approach, questions)]
             finally:
                 _close(approach)
@@ -140,6 +157,10 @@ def evaluate_approaches(
 
 class _ApproachError(Exception):
     """An approach raised the error that caused this one; errors of ours, such as a full disk, are not its fault."""
+
+
+class _FitError(_ApproachError):
+    """Likewise, while it learned."""
 
 
 class _Asker:
@@ -155,12 +176,14 @@ class _Asker:
         self.shard_batches = shard_batches
         self.progress = progress
         self.settings: dict[str, Any] | None = None
-        self.fit_error: _ApproachError | None = None
+        self.fit_error: str | None = None
         self.is_fitted = not _learns(approach)
 
     def run(self, protocol: str, questions: list[Question]) -> Run:
         """Ask all questions of one protocol that have no answer yet."""
         name = self.approach.name
+        if self.fit_error:  # the next protocol would only meet it again
+            return Run(name, protocol, error=self.fit_error, settings=self.settings)
         try:
             if self.settings is None:  # once, for they may tell more after `fit`
                 with _blame():
@@ -174,12 +197,16 @@ class _Asker:
         fitted = self.output / "fitted" / name / digest(learned_from)
         answered_from = {"protocol": protocol, "batch_size": self.batch_size, "top_k": self.top_k}
         answered_from["questions"] = self._questions_digest(questions)
+        answered_from["versions"] = {package: version(package) for package in _VERSIONS}
         store = AnswerStore(self.output / "answers" / protocol / name / digest(learned_from | answered_from))
 
         order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
         run = {"settings": self.settings}
         try:
             self._answer(store, protocol, [questions[i] for i in order], fitted)
+        except _FitError as error:
+            # The text alone: the error itself would keep its frames alive, and the models in them.
+            run["error"] = self.fit_error = _log(name, protocol, error)
         except _ApproachError as error:
             run["error"] = _log(name, protocol, error)
         else:
@@ -222,18 +249,12 @@ class _Asker:
 
     def _fit(self, fitted: Path):
         """Let the approach learn, or load what it learned, before its first question."""
-        if self.fit_error:
-            raise self.fit_error
         if self.is_fitted:
             return
         fitted.mkdir(parents=True, exist_ok=True)
         _seed(self.seed, self.approach.name, "fit", 0)
-        try:
-            with _blame(), CostMeter() as meter:
-                learned = self.approach.fit(self.training, fitted)
-        except _ApproachError as error:
-            self.fit_error = error  # the next protocol would only meet it again
-            raise
+        with _blame(_FitError), CostMeter() as meter:
+            learned = self.approach.fit(self.training, fitted)
         self.is_fitted = True
         if not _fit_report(fitted).exists():  # otherwise it has only been loaded
             write_json(_fit_report(fitted), {"learned": learned, "cost": dataclasses.asdict(meter.cost)})
@@ -244,9 +265,7 @@ def _close(approach: Approach):
         approach.close()
     except Exception:  # its answers are there all the same, and the other approaches wait
         logger.exception("%s could not be closed.", approach.name)
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
 
 
 def _learns(approach):
@@ -289,14 +308,15 @@ def _log(name: str, protocol: str, error: _ApproachError) -> str:
 
 
 @contextlib.contextmanager
-def _blame() -> Iterator[None]:
+def _blame(kind: type[_ApproachError] = _ApproachError) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _ApproachError from error
+        raise kind from error
 
 
-def _check(approaches, questions, **counts):
+def check_approaches(approaches: Sequence[Approach], questions: dict[str, list[Question]], **counts: int):
+    """ValueError for what `evaluate_approaches` refuses; `counts` are numbers that must be at least 1, by name."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}.")
@@ -325,21 +345,3 @@ def _check(approaches, questions, **counts):
                     f"The approach {approach.name!r} reads translations, and questions under {protocol!r} have none; "
                     "translate them with `tall_hf.data.translate_corpus`."
                 )
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f} questions/s")
-
-
-def _progress(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-    )

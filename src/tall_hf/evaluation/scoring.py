@@ -34,7 +34,7 @@ def score(
         ValueError: no questions, or not as many answers; and what the metric refuses.
     """
     _check_lengths(answers=answers, questions=questions)
-    return _metric().missing_word_accuracy(
+    return load_metric().missing_word_accuracy(
         [answer.words for answer in answers],
         [question.missing_word for question in questions],
         [answer.log_probability for answer in answers],
@@ -57,7 +57,21 @@ def ranks(answers: Sequence[Answer], questions: Sequence[Question], protocol: st
     """
     _check_lengths(answers=answers, questions=questions)
     words = [answer.words for answer in answers]
-    return _metric().find_ranks(words, [question.missing_word for question in questions], protocol)
+    return load_metric().find_ranks(words, [question.missing_word for question in questions], protocol)
+
+
+def share(right: Sequence[bool], confidence: float = 0.95) -> dict:
+    """`accuracy`, its `accuracy_interval` (Wilson's) and `n` of some questions.
+
+    Args:
+        right: whether each is answered rightly, of shape (questions,), such as `ranks(...) == 1`; at least one.
+        confidence: of the interval.
+
+    Raises:
+        ImportError: the extra `eval` is not installed.
+    """
+    accuracy, n = float(np.mean(right)), len(right)
+    return {"accuracy": accuracy, "accuracy_interval": load_metric().wilson_interval(accuracy, n, confidence), "n": n}
 
 
 def mcnemar(right_a: Sequence[bool], right_b: Sequence[bool]) -> float:
@@ -114,7 +128,7 @@ def paired_bootstrap(
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"Values from 0 to 1 are compared, got one of {values.min()} to {values.max()}.")
     bounds = (-1.0, 1.0)
-    return _metric().bootstrap_interval(right_a - right_b, confidence, n_resamples, seed, bounds)
+    return load_metric().bootstrap_interval(right_a - right_b, confidence, n_resamples, seed, bounds)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -135,8 +149,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _metric():
-    """The module of the metric; not needed to import this package."""
+def load_metric():
+    """The module of the metric; not needed to import this package.
+
+    Raises:
+        ImportError: the extra `eval` is not installed.
+    """
     try:
         from tall_hf.hub_cards.metrics.missing_word_accuracy import missing_word_accuracy
     except ModuleNotFoundError as error:

@@ -7,18 +7,18 @@ from typing import TypeAlias
 from rich.table import Table
 
 from .cost import Cost
-from .figures import Figures
+from .scores import Scores
 
 
 # Head and rows of a table.
 Cells: TypeAlias = tuple[list[str], list[list[str]]]
 
 
-def quality_rows(figures: Sequence[Figures], reference: str) -> Cells:
+def quality_rows(scores: Sequence[Scores], reference: str) -> Cells:
     """Accuracy with its interval, what else tells how near the answers are, and significance, of one protocol."""
     head = ["approach", "accuracy % [95%]", "top-5 %", "MRR", "chrF", f"p vs {reference}"]
     rows = []
-    for entry in figures:
+    for entry in scores:
         metrics = entry.metrics
         if metrics is None:
             rows.append([entry.run.approach, "failed"] + [""] * (len(head) - 2))
@@ -36,11 +36,11 @@ def quality_rows(figures: Sequence[Figures], reference: str) -> Cells:
     return _without_empty_columns(head, rows)
 
 
-def cost_rows(figures: Sequence[Figures]) -> Cells:
+def cost_rows(scores: Sequence[Scores]) -> Cells:
     """Probabilities of the missing words, where approaches give them, and what the answers cost."""
     head = ["approach", "perplexity", "bits/char", "seconds", "seconds learning", "peak memory"]
     rows = []
-    for entry in figures:
+    for entry in scores:
         run, metrics = entry.run, entry.metrics
         if metrics is not None:
             rows.append(
@@ -56,9 +56,9 @@ def cost_rows(figures: Sequence[Figures]) -> Cells:
     return _without_empty_columns(head, rows)
 
 
-def split_rows(figures: Sequence[Figures], by: str, intervals: bool) -> Cells:
+def split_rows(scores: Sequence[Scores], by: str, intervals: bool) -> Cells:
     """Accuracies by "group", "frequency" or "length", with or without intervals; no rows where there is no such split."""
-    split = [entry for entry in figures if by in entry.splits]
+    split = [entry for entry in scores if by in entry.splits]
     if not split:
         return [], []
     parts = {name: metrics["n"] for name, metrics in split[0].splits[by].items()}
@@ -70,9 +70,9 @@ def split_rows(figures: Sequence[Figures], by: str, intervals: bool) -> Cells:
     return head, rows
 
 
-def error_lines(figures: Sequence[Figures]) -> list[str]:
+def error_lines(scores: Sequence[Scores]) -> list[str]:
     """A line for each run that failed."""
-    return [f"{entry.run.approach} failed: {entry.run.error}" for entry in figures if entry.run.error]
+    return [f"{entry.run.approach} failed: {entry.run.error}" for entry in scores if entry.run.error]
 
 
 def rich_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -114,6 +114,7 @@ def _p_value(p: float) -> str:
 
 
 def _memory(cost: Cost) -> str:
-    """The accelerator's, where there is one."""
-    peak = cost.peak_memory if cost.peak_accelerator_memory is None else cost.peak_accelerator_memory
-    return f"{peak / 2**30:.2f} GiB"
+    """The accelerator's where it was used, else the process's; beside an accelerator it is told apart."""
+    peak = cost.peak_accelerator_memory or cost.peak_memory
+    host = " (host)" if cost.peak_accelerator_memory == 0 else ""
+    return f"{peak / 2**30:.2f} GiB{host}"

@@ -27,7 +27,6 @@ class QuestionCounts:
     Attributes:
         read: texts read.
         empty: nothing but spaces; under "clean" also nothing but marks and stray symbols.
-        too_short, too_long: fewer or more words than asked for.
         overlapping: shares words in a row with the training text.
         not_sampled: not among the `max_questions` that were drawn.
         no_last_word: its last token has no letter and no digit ("clean" only).
@@ -38,8 +37,6 @@ class QuestionCounts:
 
     read: int = 0
     empty: int = 0
-    too_short: int = 0
-    too_long: int = 0
     overlapping: int = 0
     not_sampled: int = 0
     no_last_word: int = 0
@@ -63,8 +60,6 @@ class QuestionCounts:
 
 _LEFT_OUT = {
     "empty": "empty",
-    "too_short": "too few words",
-    "too_long": "too many words",
     "overlapping": "words in a row shared with the training text",
     "not_sampled": "not drawn",
     "no_last_word": "punctuation alone at the end",
@@ -79,8 +74,6 @@ def read_questions(
     column: str | None = None,
     group_column: str | None = None,
     max_questions: int | None = None,
-    min_words: int = 0,
-    max_words: int | None = None,
     strip_niqqud: bool = False,
     split: Callable[[str], list[str]] = str.split,
     training: TrainingText | None = None,
@@ -92,9 +85,9 @@ def read_questions(
     punctuation around it, and a sentence whose last token is nothing but punctuation is left out: it has no last word to
     find. "paper" is the authors' reading: every '.' is removed, the last token between spaces is the missing word,
     whatever it is, and only sentences of one word are left out. Evaluation sets are taken whole: duplicates are counted
-    and kept, and there are no bounds unless they are given.
+    and kept.
 
-    Bounds, overlap and the draw of `max_questions` look at the normalised text under either protocol, so both ask about the
+    Overlap and the draw of `max_questions` look at the normalised text under either protocol, so both ask about the
     same sentences, but for those that "clean" must leave out.
 
     Args:
@@ -103,7 +96,6 @@ def read_questions(
         group_column: which column names the group of a question, such as a domain.
         max_questions: how many sentences to draw at most, by their hash: whatever the order of the file, and the same ones
             each time. "clean" may ask fewer questions than were drawn.
-        min_words, max_words: leave out sentences of fewer, or more, words.
         strip_niqqud: remove Hebrew vowel points, if the training text is without ("paper" asks about the text as it is).
         split: divides a sentence into words, in order, each a part of the sentence, for scripts without spaces ("paper"
             divides at spaces, as the authors do).
@@ -122,17 +114,13 @@ def read_questions(
     for name, value in (("max_questions", max_questions), ("exclude_overlap", exclude_overlap)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if max_words is not None and max_words < max(2, min_words):
-        raise ValueError(
-            f"`max_words` must be at least 2 and at least `min_words`, got min_words={min_words}, max_words={max_words}."
-        )
     if exclude_overlap is not None and training is None:
         raise ValueError(
             "`exclude_overlap` compares with the training text: pass `training=training_text(folder)` of what `tall "
             "prepare` wrote."
         )
     counts = QuestionCounts()
-    rows = _bounded(read_grouped_texts(source, column, group_column), min_words, max_words, split, counts)
+    rows = _not_empty(read_grouped_texts(source, column, group_column), counts)
     if exclude_overlap is not None:
         rows = _without_overlap(rows, training, exclude_overlap, strip_niqqud, split, counts)
     if max_questions is not None:
@@ -153,7 +141,7 @@ def read_questions(
         reasons = [f"{getattr(counts, name):,} {why}" for name, why in _LEFT_OUT.items() if getattr(counts, name)]
         raise ValueError(
             f"Of {counts.read:,} texts none is left to ask about: {', '.join(reasons) or 'there are none'}. An evaluation "
-            "set has one sentence of the low-resource language a line or row; pass other bounds or another file."
+            "set has one sentence of the low-resource language a line or row; pass another file."
         )
     return questions, counts
 
@@ -173,21 +161,13 @@ def training_text(folder: str | os.PathLike) -> TrainingText:
 _Row = tuple[int, str, str | None]
 
 
-def _bounded(texts, min_words, max_words, split, counts) -> Iterator[_Row]:
+def _not_empty(texts, counts) -> Iterator[_Row]:
     for number, (text, group) in enumerate(texts):
         counts.read += 1
-        if not (text or "").strip():
+        if (text or "").strip():
+            yield number, text, group
+        else:
             counts.empty += 1
-            continue
-        if min_words or max_words:
-            words = len(words_of(normalize(text), split))
-            if words < min_words:
-                counts.too_short += 1
-                continue
-            if max_words and words > max_words:
-                counts.too_long += 1
-                continue
-        yield number, text, group
 
 
 def _without_overlap(rows: Iterable[_Row], training, num_words, strip_niqqud, split, counts) -> list[_Row]:
@@ -218,8 +198,7 @@ def _drawn(rows: Iterable[_Row], max_questions, counts) -> list[_Row]:
         return hashlib.sha256(normalize(text).encode()).digest(), group or ""
 
     drawn = heapq.nsmallest(max_questions, rows, key=by_hash)
-    counts.not_sampled = counts.read - counts.empty - counts.too_short - counts.too_long - counts.overlapping
-    counts.not_sampled -= len(drawn)
+    counts.not_sampled = counts.read - counts.empty - counts.overlapping - len(drawn)
     return sorted(drawn, key=lambda row: row[0])
 
 

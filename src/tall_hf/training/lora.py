@@ -22,13 +22,6 @@ from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 
 
-try:
-    import peft
-    from peft.tuners.tuners_utils import BaseTunerLayer
-except ImportError:  # the extra `train`; see `_check_peft`
-    peft = None
-
-
 def add_lora(
     model: TALLForCausalLM,
     r: int = 16,
@@ -59,7 +52,9 @@ def add_lora(
         ImportError: peft is not installed.
         ValueError: a setting is out of range, a name fits no layer, or the model has LoRA already.
     """
-    _check_peft()
+    _import_peft()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if model.config.lora:
         raise ValueError(
             f"The model has LoRA already ({model.config.lora}); merge it first, with `merge_lora(model)`."
@@ -101,7 +96,9 @@ def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:
         ImportError: peft is not installed.
         ValueError: there is no LoRA in the model, or a merged weight would not be finite.
     """
-    _check_peft()
+    _import_peft()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if not model.config.lora:
         raise ValueError("The model has no LoRA to merge; `add_lora(model)` adds it.")
     components = copy.deepcopy(model.config.components or {})
@@ -131,7 +128,7 @@ def load_lora(folder: str | os.PathLike, **kwargs) -> TALLForCausalLM:
         ImportError: peft is not installed.
         ValueError: the folder has no LoRA, or weights are missing.
     """
-    _check_peft()
+    _import_peft()
     config = TALLConfig.from_pretrained(folder)
     settings = config.lora
     if not settings:
@@ -168,7 +165,7 @@ def lora_rank_for(llm: PreTrainedModel, parameters: int, target_modules: str | l
         parameters: how many are wanted, such as those a TALL trains.
         target_modules: as for `add_lora`.
     """
-    _check_peft()
+    _import_peft()
     with torch.device("meta"):
         shape = type(llm)(llm.config)
     shape.requires_grad_(False)
@@ -188,6 +185,7 @@ class _LoraDropout(nn.Dropout):
 
 
 def _inject(part: PreTrainedModel, r, alpha, dropout, target_modules):
+    peft = _import_peft()
     settings = peft.LoraConfig(
         r=r,
         lora_alpha=alpha,
@@ -206,6 +204,10 @@ def _lora_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _check_peft():
-    if peft is None:
-        raise ImportError("LoRA needs peft, which is not installed: pip install 'tall-hf[train]'.")
+def _import_peft():
+    """peft, which is not needed to import this package."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError("LoRA needs peft, which is not installed: pip install 'tall-hf[train]'.") from error
+    return peft

@@ -1,7 +1,6 @@
 """Training of a causal language model for an approach: short trials of settings, then the best of them in full."""
 
 import dataclasses
-import gc
 import json
 import logging
 import math
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from tall_hf.modeling.processing_tall import pad_rows
 from tall_hf.training.trainer import last_checkpoint
 
-from ..approach import TrainingText
+from ..approach import TrainingText, check_training
+from ..cost import free_memory
 from ..store import write_json
 from .language_model import encode_words, padding_token
 
@@ -58,8 +58,6 @@ class Recipe:
         batch_size: sentences a step.
         epochs: times through the training text in the full training.
         max_steps: steps of the full training, instead of `epochs`.
-        max_seconds: the full training stops after that time, each call's by itself; no limit when not given. What it
-            then learns depends on the machine.
         trial_steps: of each trial.
         evaluations: how often the full training is evaluated and saved; the best of them is kept.
         validation_sentences: how many, of the first, are evaluated.
@@ -74,7 +72,6 @@ class Recipe:
     batch_size: int = 16
     epochs: float = 1.0
     max_steps: int | None = None
-    max_seconds: float | None = None
     trial_steps: int = 200
     evaluations: int = 10
     validation_sentences: int = 1000
@@ -132,23 +129,12 @@ def words_of(training: TrainingText | None, name: str) -> tuple[Dataset, Dataset
     Raises:
         ValueError: there is no training text, or no validation text to choose settings by.
     """
-    check_training(training, name)
+    check_training(training, name, validation=True)
     columns = {"truncated": "text", "missing_word": "word"}
     train, validation = (
         split.select_columns(list(columns)).rename_columns(columns) for split in (training.train, training.validation)
     )
     return train, validation
-
-
-def check_training(training: TrainingText | None, name: str):
-    """ValueError if there is no training text, or no validation text."""
-    if training is None:
-        raise ValueError(f"`{name}` learns from a training text: run `tall prepare` and hand in its folder.")
-    if not training.validation:
-        raise ValueError(
-            f"`{name}` chooses its settings on validation sentences, and the training text has none: run `tall prepare` "
-            "with a `--validation-share` above 0."
-        )
 
 
 def train_causal(
@@ -158,7 +144,6 @@ def train_causal(
     validation: Dataset,
     recipe: Recipe,
     folder: Path,
-    settings: dict[str, Any],
     max_length: int | None = None,
 ) -> dict[str, Any]:
     """Try settings, train with the best of them, and leave the best weights in `folder/model`; or find them there.
@@ -170,8 +155,7 @@ def train_causal(
         tokenizer: its tokenizer.
         train, validation: rows of `text` and `word`.
         recipe: what to try and how long to train.
-        folder: for what is kept.
-        settings: stand for all that decides what is learned, as JSON values.
+        folder: for what is kept; its name must stand for all that decides what is learned.
         max_length: tokens a row at most.
 
     Returns:
@@ -179,16 +163,12 @@ def train_causal(
         (`loss_before`, `validation_loss`), `trained_parameters` and `seconds`.
 
     Raises:
-        ValueError: `folder` holds what was learned by other settings.
         FloatingPointError: no trial has a finite loss.
     """
     state_file = folder / FIT_NAME
-    settings = json.loads(json.dumps(settings))
-    state = {"settings": settings, "loss_before": None, "trials": [], "learned": None}
+    state = {"loss_before": None, "trials": [], "learned": None}
     if state_file.exists():
         state = json.loads(state_file.read_text(encoding="utf-8"))
-    if state["settings"] != settings:
-        raise ValueError(f"{folder} holds what was learned by other settings; name another folder, or delete it.")
     if state["learned"] is not None:
         return state["learned"]
     validation = validation.select(range(min(len(validation), recipe.validation_sentences)))
@@ -217,7 +197,7 @@ def train_causal(
         write_json(state_file, state)
         logger.info("Tried a learning rate of %g with loss %r: %s", rate, loss, result)
         del trial
-        _free_memory()
+        free_memory()
     rate, loss = _best(state["trials"]) if state["trials"] else (recipe.learning_rates[0], recipe.losses[0])
 
     steps = recipe.max_steps or max(1, math.ceil(recipe.epochs * len(train) / recipe.batch_size))
@@ -228,8 +208,6 @@ def train_causal(
     if state["loss_before"] is None:
         state["loss_before"] = _validation_loss(full)
         write_json(state_file, state)
-    if recipe.max_seconds is not None:
-        full.add_callback(_StopAfter(recipe.max_seconds))
     torch.manual_seed(recipe.seed)  # whatever was evaluated before
     full.train(resume_from_checkpoint=last_checkpoint(folder / _CHECKPOINTS))
     if full.state.best_model_checkpoint is None:
@@ -248,7 +226,7 @@ def train_causal(
     }
     _keep(folder / _CHECKPOINTS / Path(full.state.best_model_checkpoint).name, folder / MODEL_FOLDER)
     del full
-    _free_memory()
+    free_memory()
     write_json(state_file, {**state, "learned": learned})
     shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
     return learned
@@ -266,18 +244,6 @@ class _WordTrainer(Trainer):
             self.data_collator = learning
 
 
-class _StopAfter(TrainerCallback):
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.began = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.began >= self.seconds:
-            control.should_evaluate = control.should_save = control.should_training_stop = True
-
-
 def _arguments(recipe: Recipe, folder: Path, learning_rate: float, steps: int, **options) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
@@ -288,6 +254,7 @@ def _arguments(recipe: Recipe, folder: Path, learning_rate: float, steps: int, *
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(recipe.warmup * steps),
         bf16=recipe.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # or bfloat16 is refused there
         seed=recipe.seed,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -346,9 +313,3 @@ def _keep(checkpoint: Path, folder: Path):
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(checkpoint, aside, ignore=shutil.ignore_patterns(*_PASSING_FILES))
     aside.rename(folder)
-
-
-def _free_memory():
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

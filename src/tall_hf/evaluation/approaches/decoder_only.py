@@ -9,10 +9,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from tall_hf.components import decoder_start_ids
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
-from ..approach import Answer, Approach, Question
+from ..approach import Answer, Approach, Loader, Question
 from ..fingerprint import model_fingerprint
 from ..word_probability import closing_tokens, word_log_probabilities
-from .loading import Loader
 
 
 # As `TALLForCausalLM.next_words`.
@@ -42,7 +41,6 @@ class DecoderOnly(Approach):
         self.source_lang = source_lang
         self.num_beams = num_beams
         self._decoder: _Decoder | None = None
-        self._fingerprint: str | None = None
 
     @property
     def decoder(self) -> "_Decoder":
@@ -52,9 +50,8 @@ class DecoderOnly(Approach):
         return self._decoder
 
     def settings(self) -> dict[str, Any]:
-        if self._fingerprint is None:
-            self._fingerprint = model_fingerprint(self.decoder.model, self.decoder.tokenizer)
-        return {"hr_lr": self._fingerprint, "source_lang": self.source_lang, "num_beams": self.num_beams}
+        hr_lr = model_fingerprint(self.decoder.model, self.decoder.tokenizer)
+        return {"hr_lr": hr_lr, "source_lang": self.source_lang, "num_beams": self.num_beams}
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:

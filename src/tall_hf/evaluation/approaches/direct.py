@@ -5,10 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..approach import Answer, Approach, Question
+from ..approach import Answer, Approach, Loader, Question
 from ..fingerprint import model_fingerprint
 from .language_model import LanguageModel
-from .loading import Loader
 
 
 class Direct(Approach):
@@ -17,7 +16,7 @@ class Direct(Approach):
     "clean": the most probable whole words, and the probability of the missing one. "paper": one word of ten sampled tokens.
 
     Args:
-        load: gives the language model with its head, and its tokenizer; see `loading.loader`.
+        load: gives the language model with its head, and its tokenizer; see `model_loader`.
         name: in the table.
         num_beams: how many unfinished words are followed at a time; `max(16, 2 * top_k)` when not given.
     """
@@ -27,12 +26,9 @@ class Direct(Approach):
         self.load = load
         self.num_beams = num_beams
         self._model: LanguageModel | None = None
-        self._fingerprint: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        if self._fingerprint is None:
-            self._fingerprint = model_fingerprint(self.model.llm, self.model.tokenizer)
-        return {"llm": self._fingerprint, "num_beams": self.num_beams}
+        return {"llm": model_fingerprint(self.model.llm, self.model.tokenizer), "num_beams": self.num_beams}
 
     @property
     def model(self) -> LanguageModel:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ..approach import TrainingText
+from ..approach import Loader, TrainingText
 from ..fingerprint import model_fingerprint
 from .causal_training import MODEL_FOLDER, Recipe, train_causal, words_of
 from .direct import Direct
-from .loading import Loader
 
 
 # As published: one learning rate, the loss of every token, batches of 6.
@@ -20,8 +20,10 @@ PAPER_RECIPE = Recipe(learning_rates=(2e-8,), losses=("all",), batch_size=6)
 class FineTuned(Direct):
     """Train all weights of a causal language model on the low-resource sentences, and ask it as `Direct` does.
 
+    It learns and answers in float32, whatever dtype `load` gives.
+
     Args:
-        load: gives the pretrained language model with its head, and its tokenizer; see `loading.loader`.
+        load: gives the pretrained language model with its head, and its tokenizer; see `model_loader`.
         name: in the table; "fine_tuned_paper" with `PAPER_RECIPE`.
         recipe: what to try and how long to train.
         num_beams: as for `Direct`.
@@ -39,14 +41,12 @@ class FineTuned(Direct):
         self._folder: Path | None = None
 
     def settings(self) -> dict[str, Any]:
-        if self._fingerprint is None:
-            self._fingerprint = model_fingerprint(*self.load())
-        return {"llm": self._fingerprint, "num_beams": self.num_beams, **self.recipe.to_dict()}
+        return {"llm": model_fingerprint(*self.load()), "num_beams": self.num_beams, **self.recipe.to_dict()}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
         train, validation = words_of(training, self.name)
         llm, tokenizer = self.load()
-        self._dtype, self._device = llm.dtype, llm.device
+        self._device = llm.device
         max_length = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
         del llm  # the trainings load their own
         learned = train_causal(
@@ -56,7 +56,6 @@ class FineTuned(Direct):
             validation,
             self.recipe,
             folder,
-            {**self.settings(), "training": training.fingerprint},
             max_length,
         )
         self._folder = folder / MODEL_FOLDER
@@ -69,7 +68,8 @@ class FineTuned(Direct):
 
     def trained(self, folder: Path) -> tuple[PreTrainedModel, Any]:
         """What was learned, read from the folder where it was saved, with the tokenizer."""
-        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=self._dtype, use_safetensors=True)
+        # As it was trained: bfloat16 would round updates of 2e-8 away.
+        llm = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         return llm.to(self._device), self.load()[1]
 
     def load_model(self) -> tuple[PreTrainedModel, Any]:

@@ -1,23 +1,20 @@
 """LoRA: the language model learns the low-resource text by as many weights as a TALL trains, and continues it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from tall_hf.training.lora import lora_rank_for
 
+from ..approach import Loader
 from .causal_training import Recipe
 from .fine_tuned import FineTuned
-from .loading import Loader
 
 
-try:
-    import peft
-except ImportError:  # the extra `train`; `lora_rank_for` says so
-    peft = None
-
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 # Few weights, which start at zero, take larger steps.
 LORA_RECIPE = Recipe(learning_rates=(5e-5, 2e-4, 1e-3))
@@ -27,7 +24,7 @@ class LoRA(FineTuned):
     """Train LoRA on every linear layer of a causal language model, and ask it as `Direct` does.
 
     Args:
-        load: gives the pretrained language model with its head, and its tokenizer; see `loading.loader`.
+        load: gives the pretrained language model with its head, and its tokenizer; see `model_loader`.
         parameters: about how many to train, such as those that a TALL trains; decides the rank.
         name: in the table.
         recipe: what to try and how long to train; `LORA_RECIPE` when not given.
@@ -50,15 +47,19 @@ class LoRA(FineTuned):
 
     def trainable(self, llm: PreTrainedModel) -> nn.Module:
         rank = lora_rank_for(llm, self.parameters)
+        import peft  # the extra `train`, without which there is no rank
+
         config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
         return without_base_name(peft.get_peft_model(llm, config))
 
     def trained(self, folder: Path) -> tuple[PreTrainedModel, Any]:
+        import peft
+
         llm, tokenizer = self.load()
         return peft.PeftModel.from_pretrained(llm, folder).merge_and_unload(), tokenizer
 
 
-def without_base_name(model: "peft.PeftModel") -> "peft.PeftModel":
+def without_base_name(model: "PeftModel") -> "PeftModel":
     """The same model, which does not look on the Hub for the model below when it is saved."""
     for config in model.peft_config.values():
         config.base_model_name_or_path = None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..approach import Answer, Approach, Question, TrainingText
+from ..approach import Answer, Approach, Question, TrainingText, check_training
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -21,10 +21,7 @@ class Majority(Approach):
         self._words, self._model = [], None
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
-        if training is None:
-            raise ValueError(
-                "`majority` counts the last words of a training text: run `tall prepare` and hand in its folder."
-            )
+        check_training(training, self.name)
         counts = Counter(word for batch in training.train.iter(1000) for word in batch["missing_word"])
         # An n-gram model of order 1 with a word a sequence.
         self._model = KneserNey(([word] for word in counts.elements()), 1, Spelling(counts).log_probabilities)

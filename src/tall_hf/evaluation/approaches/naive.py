@@ -1,15 +1,14 @@
 """Naive: the language model continues the translation by a word, all is translated back, and the last word counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tall_hf.data.words import split_last_word
 
-from ..approach import Answer, Approach, Question
-from ..fingerprint import model_fingerprint
+from ..approach import Answer, Approach, Loader, Question
+from ..fingerprint import model_fingerprint, split_name
 from .back_translation import BackTranslator
 from .language_model import LanguageModel
-from .loading import Loader
 
 
 # A translator likes to end what it translates, and no word goes on behind a full stop.
@@ -24,11 +23,13 @@ class Naive(Approach):
     probabilities: a word comes back from many words.
 
     Args:
-        load_llm: gives the language model with its head, and its tokenizer; see `loading.loader`.
+        load_llm: gives the language model with its head, and its tokenizer; see `model_loader`.
         load_hr_lr: gives the translator back, and its tokenizer.
         name: in the table.
         source_lang: code of the low-resource language, where the translator needs one.
         pivot_lang: code of the high-resource language, likewise.
+        split: divides a sentence of the low-resource language into words, as for `read_questions` ("paper" divides at
+            spaces).
         num_beams: of the search for the next word; `max(16, 2 * top_k)` when not given.
     """
 
@@ -41,6 +42,7 @@ class Naive(Approach):
         name: str = "naive",
         source_lang: str | None = None,
         pivot_lang: str | None = None,
+        split: Callable[[str], list[str]] = str.split,
         num_beams: int | None = None,
     ):
         self.name = name
@@ -48,19 +50,20 @@ class Naive(Approach):
         self.load_hr_lr = load_hr_lr
         self.source_lang = source_lang
         self.pivot_lang = pivot_lang
+        self.split = split
         self.num_beams = num_beams
         self._model: LanguageModel | None = None
         self._back: BackTranslator | None = None
-        self._fingerprints: dict[str, str] = {}
 
     def settings(self) -> dict[str, Any]:
-        if not self._fingerprints:
-            self._fingerprints = {
-                "llm": model_fingerprint(self.model.llm, self.model.tokenizer),
-                "hr_lr": self.back.fingerprint(),
-            }
-        languages = {"source_lang": self.source_lang, "pivot_lang": self.pivot_lang}
-        return {**self._fingerprints, **languages, "num_beams": self.num_beams}
+        return {
+            "llm": model_fingerprint(self.model.llm, self.model.tokenizer),
+            "hr_lr": self.back.fingerprint(),
+            "source_lang": self.source_lang,
+            "pivot_lang": self.pivot_lang,
+            "split": split_name(self.split),
+            "num_beams": self.num_beams,
+        }
 
     @property
     def model(self) -> LanguageModel:
@@ -92,7 +95,7 @@ class Naive(Approach):
         for row in continued:
             found = {}  # each word once, with the sentence that it came from first
             for english in row:
-                found.setdefault(_last_word(next(returned), protocol), english)
+                found.setdefault(self._last_word(next(returned), protocol), english)
             found.pop("", None)
             answers.append(Answer(tuple(found), translation=next(iter(found.values()), None)))
         return answers
@@ -100,13 +103,12 @@ class Naive(Approach):
     def close(self):
         self._model = self._back = None
 
+    def _last_word(self, text, protocol):
+        if protocol == "paper":
+            return next(reversed(text.split()), "").strip(".,")
+        return split_last_word(text, self.split)[1]
+
 
 def open_end(translation: str) -> str:
     """The translation without the punctuation that a translator ends a sentence with, finished or not."""
     return translation.rstrip(_SENTENCE_END)
-
-
-def _last_word(text: str, protocol: str) -> str:
-    if protocol == "paper":
-        return next(reversed(text.split()), "").strip(".,")
-    return split_last_word(text)[1]

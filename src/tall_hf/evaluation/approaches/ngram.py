@@ -10,7 +10,8 @@ import numpy as np
 
 from tall_hf.data.words import normalize, words_of
 
-from ..approach import Answer, Approach, Question, TrainingText
+from ..approach import Answer, Approach, Question, TrainingText, check_training
+from ..fingerprint import split_name
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -39,12 +40,10 @@ class NGram(Approach):
         self._model = None
 
     def settings(self) -> dict[str, Any]:
-        split = None if self.split is str.split else getattr(self.split, "__qualname__", repr(self.split))
-        return {"orders": list(self.orders), "split": split}
+        return {"orders": list(self.orders), "split": split_name(self.split)}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
-        if training is None:
-            raise ValueError("`ngram` counts the words of a training text: run `tall prepare` and hand in its folder.")
+        check_training(training, self.name)
         start = time.monotonic()
         sentences = [words_of(text, self.split) for batch in training.train.iter(1000) for text in batch["sentence"]]
         counts = Counter(word for sentence in sentences for word in sentence)

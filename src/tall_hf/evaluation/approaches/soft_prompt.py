@@ -1,7 +1,8 @@
 """Soft prompt: naive translation, with a learned prompt before the translation that steers the word towards the right one."""
 
+import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,14 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import nn
 
-from tall_hf.data.words import split_last_word, strip_punctuation
+from tall_hf.data.words import strip_punctuation
 
-from ..approach import Answer, Question, TrainingText
+from ..approach import Answer, Loader, Question, TrainingText, check_training
 from ..store import write_json
-from .causal_training import MODEL_FOLDER, Recipe, check_training, train_causal
+from .causal_training import MODEL_FOLDER, Recipe, train_causal
 from .language_model import LanguageModel
-from .loading import Loader
 from .lora import without_base_name
 from .naive import Naive, open_end
-
-
-try:
-    import peft
-except ImportError:  # the extra `train`
-    peft = None
 
 
 # A prompt is a few vectors of the size of embeddings: it takes far larger steps than weights.
@@ -43,7 +37,7 @@ class SoftPrompt(Naive):
 
     Args:
         load_llm, load_hr_lr: as for `Naive`.
-        translate: the LR→HR translator, such as `lambda texts: model.translate(texts, processor)` of a TALL.
+        load_tall: gives a TALL and its processor, whose LR→HR translator translates the training sentences.
         name: in the table.
         prompt_length: vectors that stand before a text.
         recipe: what to try and how long to train; `PROMPT_RECIPE` when not given.
@@ -55,7 +49,7 @@ class SoftPrompt(Naive):
         self,
         load_llm: Loader,
         load_hr_lr: Loader,
-        translate: Callable[[list[str]], list[str]],
+        load_tall: Loader,
         name: str = "soft_prompt",
         prompt_length: int = 20,
         recipe: Recipe | None = None,
@@ -63,21 +57,21 @@ class SoftPrompt(Naive):
         **options,
     ):
         super().__init__(load_llm, load_hr_lr, name, **options)
-        self.translate = translate
+        self.load_tall = load_tall
         self.prompt_length = prompt_length
         self.recipe = recipe or PROMPT_RECIPE
         self.max_sentences = max_sentences
         self._prompt = None
+        self._tall = None
 
     def settings(self) -> dict[str, Any]:
         own = {"prompt_length": self.prompt_length, "max_sentences": self.max_sentences}
         return {**super().settings(), **own, **self.recipe.to_dict()}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
-        if peft is None:
+        if not importlib.util.find_spec("peft"):  # before what is to be learned is looked for
             raise ImportError("Prompt tuning needs peft, which is not installed: pip install 'tall-hf[train]'.")
-        check_training(training, self.name)
-        settings = {**self.settings(), "training": training.fingerprint}
+        check_training(training, self.name, validation=True)
         self._prompt = None  # targets are looked for without it
         self._model = None
         splits = {
@@ -100,7 +94,6 @@ class SoftPrompt(Naive):
             rows["validation"],
             self.recipe,
             folder,
-            settings,
             max_length and max_length - self.prompt_length,
         )
         self._prompt = load_file(folder / MODEL_FOLDER / "adapter_model.safetensors")["prompt_embeddings"]
@@ -115,7 +108,19 @@ class SoftPrompt(Naive):
             raise RuntimeError(f"`{self.name}` has learned nothing yet; call `fit` first.")
         return super().answer(questions, protocol, top_k)
 
+    def close(self):
+        super().close()
+        self._tall = None
+
+    def _translate(self, texts: list[str]) -> list[str]:
+        if self._tall is None:
+            self._tall = self.load_tall()
+        model, processor = self._tall
+        return model.translate(texts, processor)
+
     def _trainable(self) -> nn.Module:
+        import peft
+
         llm, _ = self.load_llm()
         config = peft.PromptTuningConfig(
             task_type="CAUSAL_LM",
@@ -148,7 +153,7 @@ class SoftPrompt(Naive):
         candidates = [
             list(dict.fromkeys([*new_words(whole, text), *(strip_punctuation(word) for word, _ in guesses)]))
             for whole, text, guesses in zip(
-                self.translate(sentences), texts, self.model.next_words(texts, _GUESSES), strict=True
+                self._translate(sentences), texts, self.model.next_words(texts, _GUESSES), strict=True
             )
         ]
         # A text without words has no place for a prompt's word behind it.
@@ -160,7 +165,7 @@ class SoftPrompt(Naive):
         )
         targets = []
         for words, missing_word in zip(candidates, missing_words, strict=True):
-            right = [word for word in words if split_last_word(next(returned))[1] == missing_word]
+            right = [word for word in words if self._last_word(next(returned), "clean") == missing_word]
             targets.append(right[0] if right else None)
         return targets
 

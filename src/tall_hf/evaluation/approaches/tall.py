@@ -11,10 +11,9 @@ from tall_hf.components import PAPER_SAMPLING
 from tall_hf.data.words import strip_punctuation
 from tall_hf.modeling.processing_tall import pad_rows
 
-from ..approach import PROTOCOLS, Answer, Approach, Question
+from ..approach import PROTOCOLS, Answer, Approach, Loader, Question
 from ..fingerprint import model_fingerprint
 from ..word_probability import closing_tokens, word_log_probabilities
-from .loading import Loader
 
 
 # The probability with which the authors forbid a token of punctuation.
@@ -57,7 +56,6 @@ class TALL(Approach):
         self.num_beams = num_beams
         self.protocols = PROTOCOLS if punctuation_block else ("paper",)
         self._loaded = None
-        self._fingerprint: dict[str, Any] = {}
 
     @property
     def loaded(self):
@@ -69,21 +67,21 @@ class TALL(Approach):
         return self._loaded
 
     def settings(self) -> dict[str, Any]:
-        if not self._fingerprint:
-            model, processor = self.loaded
-            tokenizers = (processor.tokenizer, processor.source_tokenizer, processor.llm_tokenizer)
-            self._fingerprint = {
-                "model": model_fingerprint(model, *tokenizers),
-                "decoder_start_token_ids": processor.decoder_start_token_ids,
-                "languages": [processor.source_lang, processor.pivot_lang],
-                "max_lengths": [
-                    processor.max_source_length,
-                    processor.max_translation_length,
-                    processor.max_target_length,
-                    processor.reserved_target_length,
-                ],
-            }
-        return {**self._fingerprint, "punctuation_block": self.punctuation_block, "num_beams": self.num_beams}
+        model, processor = self.loaded
+        tokenizers = (processor.tokenizer, processor.source_tokenizer, processor.llm_tokenizer)
+        return {
+            "model": model_fingerprint(model, *tokenizers),
+            "decoder_start_token_ids": processor.decoder_start_token_ids,
+            "languages": [processor.source_lang, processor.pivot_lang],
+            "max_lengths": [
+                processor.max_source_length,
+                processor.max_translation_length,
+                processor.max_target_length,
+                processor.reserved_target_length,
+            ],
+            "punctuation_block": self.punctuation_block,
+            "num_beams": self.num_beams,
+        }
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:

@@ -1,8 +1,9 @@
 """TranslatorOnly: a TALL without its LLM, trained as a TALL is; what it finds, the translators and adapters find alone."""
 
 from tall_hf.components import has_llm_layers
+from tall_hf.modeling.configuration_tall import TALLConfig
 
-from .loading import Loader
+from ..approach import Loader
 from .tall import PAPER_PUNCTUATION_BLOCK, TALL
 
 
@@ -26,14 +27,19 @@ class TranslatorOnly(TALL):
         super().__init__(load, name, punctuation_block, num_beams)
 
     def _check(self, model):
-        if has_llm_layers(model.config):
-            num_layers = model.config.llm_config.get_text_config().num_hidden_layers
-            raise ValueError(
-                f"`{self.name}` asks a TALL without its LLM, and this one has an LLM of {num_layers} layers. Run `tall "
-                "compose` as for the TALL and with `--leave-out-llm`, then `tall train` on the same text, and hand that in."
-            )
-        if model.config.source_bridge == "none":
-            raise ValueError(
-                f"`{self.name}` leaves the LLM out and keeps the source, but this TALL has source_bridge='none' and reads "
-                "its translation alone. Run `tall compose --leave-out-llm` with the bridge of the TALL, then `tall train`."
-            )
+        check_translator_only(model.config, self.name)
+
+
+def check_translator_only(config: TALLConfig, name: str = "translator_only"):
+    """ValueError for a TALL that has its LLM, or that reads no source."""
+    if has_llm_layers(config):
+        num_layers = config.llm_config.get_text_config().num_hidden_layers
+        raise ValueError(
+            f"`{name}` asks a TALL without its LLM, and this one has an LLM of {num_layers} layers. Run `tall compose` as for "
+            "the TALL and with `--leave-out-llm`, then `tall train` on the same text, and hand that in."
+        )
+    if config.source_bridge == "none":
+        raise ValueError(
+            f"`{name}` leaves the LLM out and keeps the source, but this TALL has source_bridge='none' and reads its "
+            "translation alone. Run `tall compose --leave-out-llm` with the bridge of the TALL, then `tall train`."
+        )

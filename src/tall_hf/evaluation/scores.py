@@ -1,4 +1,4 @@
-"""From answers to figures: each run scored, compared with a reference, and split by group, word frequency and length."""
+"""From answers to scores: each run scored, compared with a reference, and split by group, word frequency and length."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tall_hf.data.words import normalize, strip_punctuation, words_of
 
 from .approach import Question, TrainingText
 from .run import Results, Run
-from .scoring import holm, mcnemar, paired_bootstrap, ranks, score
+from .scoring import holm, mcnemar, paired_bootstrap, ranks, score, share
 
 
 # Bounds of the bins of word frequency: a bin holds what is at least this and below the next.
@@ -49,7 +49,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Scores:
     """What one run is worth.
 
     Attributes:
@@ -57,7 +57,7 @@ class Figures:
         metrics: as `score` gives them.
         ranks: of the missing words, (questions,), 0 where not found.
         comparison: with the reference; None for the reference itself and where there is none.
-        splits: by what is split ("group", "frequency", "length"), then by part, the metrics.
+        splits: by what is split ("group", "frequency", "length"), then by part, `accuracy`, `accuracy_interval` and `n`.
     """
 
     run: Run
@@ -71,15 +71,15 @@ class Figures:
         return self.ranks == 1
 
 
-def compute_figures(
+def compute_scores(
     results: Results,
     protocol: str,
     reference: str = "tall",
     training: TrainingText | None = None,
     split: Callable[[str], list[str]] = str.split,
     seed: int = 0,
-) -> list[Figures]:
-    """The figures of every run under a protocol, in their order.
+) -> list[Scores]:
+    """The scores of every run under a protocol, in their order.
 
     Args:
         results: of `evaluate_approaches`.
@@ -96,21 +96,21 @@ def compute_figures(
     runs = results.of(protocol)
     found = {run.approach: ranks(run.answers, questions, protocol) for run in runs if run.error is None}
     comparisons = _compare({name: found[name] == 1 for name in found}, reference, seed)
-    figures = []
+    scores = []
     for run in runs:
         if run.error is not None:
-            figures.append(Figures(run))
+            scores.append(Scores(run))
             continue
-        figures.append(
-            Figures(
+        scores.append(
+            Scores(
                 run,
                 score(run.answers, questions, protocol, seed=seed),
                 found[run.approach],
                 comparisons.get(run.approach),
-                {name: _scored(run, questions, parts, protocol, seed) for name, parts in splits.items() if parts},
+                {name: _split(found[run.approach] == 1, parts) for name, parts in splits.items() if parts},
             )
         )
-    return figures
+    return scores
 
 
 def running_accuracy(right: np.ndarray) -> np.ndarray:
@@ -171,9 +171,5 @@ def _compare(right: dict[str, np.ndarray], reference: str, seed: int) -> dict[st
     }
 
 
-def _scored(run: Run, questions, parts: Split, protocol, seed) -> dict[str, dict]:
-    scored = {}
-    for name, mask in parts.masks().items():
-        chosen = np.flatnonzero(mask)
-        scored[name] = score([run.answers[i] for i in chosen], [questions[i] for i in chosen], protocol, seed=seed)
-    return scored
+def _split(right: np.ndarray, parts: Split) -> dict[str, dict]:
+    return {name: share(right[mask]) for name, mask in parts.masks().items()}

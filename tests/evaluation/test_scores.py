@@ -1,19 +1,19 @@
-"""Figures of hand-made answers: comparisons, and questions divided by group, frequency and length."""
+"""Scores of hand-made answers: comparisons, and questions divided by group, frequency and length."""
 
 import handmade
 import numpy as np
 import pytest
 
 from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.figures import compute_figures, running_accuracy, split_by_frequency, split_by_length
+from tall_hf.evaluation.scores import compute_scores, running_accuracy, split_by_frequency, split_by_length
 
 
-def figures(**settings):
-    return {entry.run.approach: entry for entry in compute_figures(handmade.results(), "clean", **settings)}
+def scores(**settings):
+    return {entry.run.approach: entry for entry in compute_scores(handmade.results(), "clean", **settings)}
 
 
 def test_a_run_is_scored_and_compared_with_the_reference():
-    found = figures()
+    found = scores()
     assert found["tall"].metrics["accuracy"] == 0.8 and found["ngram"].metrics["accuracy"] == 0.2
     assert found["tall"].ranks.tolist() == [1] * 8 + [2, 0]
     assert found["tall"].comparison is None
@@ -28,16 +28,16 @@ def test_a_run_is_scored_and_compared_with_the_reference():
 
 def test_without_the_reference_nothing_is_compared():
     for reference in ("absent", "broken"):
-        assert all(entry.comparison is None for entry in figures(reference=reference).values())
+        assert all(entry.comparison is None for entry in scores(reference=reference).values())
 
 
 def test_groups_are_scored_apart():
-    by_group = figures()["ngram"].splits["group"]
+    by_group = scores()["ngram"].splits["group"]
     assert {name: (part["accuracy"], part["n"]) for name, part in by_group.items()} == {
         "even": (0.2, 5),
         "odd": (0.2, 5),
     }
-    tall = figures()["tall"].splits["group"]
+    tall = scores()["tall"].splits["group"]
     assert (tall["even"]["accuracy"], tall["odd"]["accuracy"]) == (0.8, 0.8)
 
 
@@ -49,7 +49,7 @@ def test_frequencies_are_counted_in_whole_words_of_the_training_sentences():
     split = split_by_frequency(handmade.QUESTIONS, handmade.training())
     assert {name: int(mask.sum()) for name, mask in split.masks().items()} == {"0": 8, "1–9": 1, "10–99": 1}
     assert split.parts[:2].tolist() == ["1–9", "10–99"]
-    by_frequency = figures(training=handmade.training())["ngram"].splits["frequency"]
+    by_frequency = scores(training=handmade.training())["ngram"].splits["frequency"]
     assert {name: part["accuracy"] for name, part in by_frequency.items()} == {"0": 1 / 8, "1–9": 1, "10–99": 0}
 
 
