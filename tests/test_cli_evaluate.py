@@ -1,16 +1,21 @@
 """`tall evaluate` from end to end on tiny models: what is asked, what is left out, what is refused."""
 
+import io
 import json
 import sys
 
 import parts
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from tall_hf import publishing
+from tall_hf import compose, publishing
 from tall_hf.cli import app
 from tall_hf.data import CorpusSettings, prepare
-from tall_hf.evaluation.build import APPROACHES
+from tall_hf.evaluation import APPROACHES, benchmark, report
+from tall_hf.evaluation import evaluate as run_evaluation
+from tall_hf.evaluation.cost import Cost
+from tall_hf.evaluation.plots import plot_all
 
 
 SENTENCES = [*parts.HEBREW, "דנה נוסעת לעבודה בבוקר", "משה אוכל תפוח גדול", "רות קוראת ספר ירוק", "יוסי עייף מאוד"]
@@ -35,7 +40,15 @@ def held_out(tmp_path):
 
 
 @pytest.fixture
-def evaluate(folders, held_out, tmp_path):
+def drawn(monkeypatch):
+    """Folders for plots: drawing takes longer than all the rest, so one test does it."""
+    folders = []
+    monkeypatch.setattr(report, "plot_all", lambda scores, folder: folders.append(folder))
+    return folders
+
+
+@pytest.fixture
+def evaluate(folders, held_out, tmp_path, drawn):
     """Runs the command, with what the arguments do not say."""
 
     def run(*arguments, model=folders / "tall", text=held_out):
@@ -53,7 +66,8 @@ def asked(tmp_path, protocol="clean"):
     return list(results(tmp_path)["protocols"][protocol]["approaches"])
 
 
-def test_all_that_can_be_asked_is_asked_and_the_rest_is_named_with_what_to_run(evaluate, tmp_path):
+def test_all_that_can_be_asked_is_asked_and_the_rest_is_named_with_what_to_run(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "plot_all", plot_all)
     done = evaluate()
     assert done.exit_code == 0, done.output
     assert asked(tmp_path) == ["tall", "naive", "direct", "decoder_only"]
@@ -71,8 +85,9 @@ def test_all_that_can_be_asked_is_asked_and_the_rest_is_named_with_what_to_run(e
         assert (tmp_path / "out" / name).stat().st_size > 100
 
 
-def test_the_same_command_again_answers_nothing_anew(evaluate, tmp_path):
+def test_the_same_command_again_answers_nothing_anew(evaluate, tmp_path, drawn):
     assert evaluate("--approach", "tall").exit_code == 0
+    assert drawn == [tmp_path / "out" / "plots"]
     first = results(tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/**/*.json")}
     assert kept
@@ -97,7 +112,7 @@ def test_what_learns_learns_from_the_prepared_text(evaluate, folders, tmp_path):
 
 def test_an_approach_of_ones_own_that_fails_leaves_the_others_their_results(evaluate, tmp_path, monkeypatch):
     (tmp_path / "mine_for_a_test.py").write_text(
-        "from tall_hf.evaluation.approach import Answer, Approach\n"
+        "from tall_hf.evaluation import Answer, Approach\n"
         "class Right(Approach):\n"
         "    name = 'right'\n"
         "    def answer(self, questions, protocol, top_k=5):\n"
@@ -130,6 +145,82 @@ def test_several_talls_by_name(evaluate, folders, tmp_path):
     two = found["protocols"]["clean"]["approaches"]["two"]
     assert two["comparison"]["p_value"] == 1.0
     assert two["metrics"] == found["protocols"]["clean"]["approaches"]["one"]["metrics"]
+
+
+def test_a_translator_only_of_another_kind_is_refused_before_anybody_is_asked(
+    evaluate, folders, tmp_path, part, part_folders
+):
+    arguments = ("--approach", "translator_only", "--translator-only")
+    done = evaluate(*arguments, folders / "tall")
+    assert done.exit_code == 1 and "this one has an LLM of 2 layers" in done.output
+    done = evaluate(*arguments, part("qwen2"))
+    assert done.exit_code == 1 and "is of type 'qwen2', not a TALL" in done.output
+    model, processor = compose(**part_folders("m2m_100"), leave_out_llm=True)
+    publishing.save(model, processor, tmp_path / "other")
+    done = evaluate(*arguments, tmp_path / "other")
+    assert done.exit_code == 1 and "different LR→HR translators" in done.output and "translator_only" in done.output
+    assert not (tmp_path / "out" / "answers").exists()
+
+
+def test_without_the_metric_nobody_is_asked(evaluate, tmp_path, monkeypatch):
+    name = "tall_hf.hub_cards.metrics.missing_word_accuracy.missing_word_accuracy"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr("tall_hf.hub_cards.metrics.missing_word_accuracy.missing_word_accuracy", raising=False)
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    done = evaluate("--approach", "tall")
+    assert done.exit_code == 1 and "Scoring needs sacrebleu" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("step", ["translate_corpus", "ask_approaches", "write_report"])
+def test_the_folder_is_locked_from_the_first_translation_to_the_report(evaluate, monkeypatch, step):
+    original = getattr(benchmark, step)
+
+    def inside(*args, **kwargs):
+        second = evaluate("--approach", "tall")
+        assert second.exit_code == 1 and "Another process is at work" in second.output
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(benchmark, step, inside)
+    done = evaluate("--approach", "tall", "--protocol", "clean")
+    assert done.exit_code == 0, done.output
+
+
+def test_translating_costs_what_all_calls_took_that_were_killed_at_it(evaluate, tmp_path, monkeypatch):
+    original = benchmark.translate_corpus
+
+    def killed(*args, **kwargs):
+        [costs] = kept  # as the meter's thread does every few seconds
+        costs.keep(Cost(1000.0, 7))
+        raise KeyboardInterrupt
+
+    kept = []
+    remember = benchmark._TranslationCost.__init__
+    monkeypatch.setattr(
+        benchmark._TranslationCost, "__init__", lambda self, path: (remember(self, path), kept.append(self))[0]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark, "translate_corpus", killed)
+        assert evaluate("--approach", "tall").exit_code != 0
+    monkeypatch.setattr(benchmark, "translate_corpus", original)
+    assert evaluate("--approach", "tall").exit_code == 0
+    assert 1000 < results(tmp_path)["translation_cost"]["seconds"] < 2000
+
+
+def test_a_script_without_spaces_from_python(folders, tmp_path, drawn):
+    asked, found = run_evaluation(
+        folders / "tall",
+        ["我爱北京", "你爱上海"],
+        tmp_path / "out",
+        dataset=folders / "data",
+        approaches=["ngram"],
+        protocols=["clean"],
+        split=list,
+        console=Console(file=io.StringIO()),
+    )
+    assert [(q.truncated, q.missing_word) for q in asked.questions["clean"]] == [("我爱北", "京"), ("你爱上", "海")]
+    ngram = found["protocols"]["clean"]["approaches"]["ngram"]
+    assert ngram["settings"]["split"] == "list" and list(ngram["splits"]["length"]) == ["4"]
 
 
 def test_talls_of_different_translators_are_refused(evaluate, folders, tmp_path, composed):

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tall_hf.evaluation import plots, report
+from tall_hf.evaluation.cost import Cost
 from tall_hf.evaluation.scores import compute_scores
 from tall_hf.evaluation.tables import cost_rows, markdown_table, quality_rows, split_rows
 
@@ -27,17 +28,18 @@ def cells(scores, approach):
     return found
 
 
-@pytest.fixture
-def written(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
     console = Console(file=io.StringIO(), width=200)
     returned = report.write_report(
         handmade.results(("clean", "paper")),
-        tmp_path,
+        folder,
         training=handmade.training(),
         console=console,
         details={"model": "m"},
     )
-    return tmp_path, returned, console.file.getvalue()
+    return folder, returned, console.file.getvalue()
 
 
 def test_the_table_shows_quality_significance_and_cost():
@@ -52,6 +54,15 @@ def test_the_table_shows_quality_significance_and_cost():
     assert ngram["perplexity"] == ngram["bits/char"] == "" and ngram["seconds learning"] == "3.0"
     assert ngram["peak memory"] == "3.00 GiB"
     assert cells(clean(), "broken")["accuracy % [95%]"] == "failed"
+
+
+def test_memory_is_the_accelerators_where_it_was_used():
+    results = handmade.results()
+    for i, cost in enumerate((Cost(1.0, 2**31, 2**30), Cost(1.0, 2**31, 0))):
+        results.runs[i] = dataclasses.replace(results.runs[i], answering=cost, fitting=None)
+    scores = compute_scores(results, "clean")
+    assert cells(scores, "tall")["peak memory"] == "1.00 GiB"
+    assert cells(scores, "ngram")["peak memory"] == "2.00 GiB (host)"
 
 
 def test_columns_that_nobody_fills_are_left_out():

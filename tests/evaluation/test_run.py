@@ -1,12 +1,18 @@
 """Asking approaches: kept answers, kills, errors of one approach, and what is refused."""
 
 import dataclasses
+import errno
+import gc
+import importlib.util
 import json
+import linecache
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from importlib.metadata import version
 
 import answering
 import pytest
@@ -14,6 +20,8 @@ import torch
 from answering import QUESTIONS, Drawing
 from datasets import Dataset
 
+from tall_hf.evaluation import cost as cost_module
+from tall_hf.evaluation import run as run_module
 from tall_hf.evaluation.approach import Answer, Approach, Question, TrainingText
 from tall_hf.evaluation.cost import Cost, CostMeter
 from tall_hf.evaluation.run import evaluate_approaches
@@ -152,6 +160,58 @@ def test_what_does_not_decide_answers_asks_nothing_again(tmp_path):
     assert same.asked == []
 
 
+def test_an_approach_without_settings_is_known_by_its_source_code(tmp_path, monkeypatch):
+    def asked(body, name="Mine"):
+        """How many questions an approach is asked whose file has this in it."""
+        path = tmp_path / "of_my_own.py"
+        path.write_text(
+            "from tall_hf.evaluation import Answer, Approach\n"
+            "class Base(Approach):\n"
+            "    name, asked = 'mine', 0\n"
+            f"{body}\n"
+            "class Mine(Base):\n"
+            "    def answer(self, questions, protocol, top_k=5):\n"
+            "        self.asked += len(questions)\n"
+            "        return [Answer((self.word(),)) for _ in questions]\n"
+        )
+        linecache.clearcache()
+        spec = importlib.util.spec_from_file_location("of_my_own", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "of_my_own", module)
+        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+        run = ask(approach := module.Mine(), tmp_path / "out").runs[0]
+        return approach.asked, run.answers[0].words[0]
+
+    one, other = ("    def word(self): return 'a'", "    def word(self): return 'b'")
+    assert [asked(one), asked(one)] == [(50, "a"), (0, "a")]
+    assert [asked(other), asked(one)] == [(50, "b"), (0, "a")]
+
+
+def test_without_source_code_nothing_is_taken_for_the_same(tmp_path, caplog):
+    def make():
+        found = {}
+        source = "class Typed(Drawing):\n    asked = 0\n    def answer(self, *args):\n        self.asked += 1\n"
+        exec(
+            source + "        return super(Typed, self).answer(*args)\n",
+            {"Drawing": Drawing, "__name__": "typed"},
+            found,
+        )
+        return found["Typed"]()
+
+    for approach in (make(), make()):
+        ask(approach, tmp_path)
+        assert approach.asked > 0
+    assert "source code of Typed cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("package", ["tall-hf", "transformers"])
+def test_another_version_is_asked_anew(tmp_path, monkeypatch, package):
+    ask(Counting(), tmp_path)
+    monkeypatch.setattr(run_module, "version", lambda name: "9.9" if name == package else version(name))
+    ask(updated := Counting(), tmp_path)
+    assert len(updated.asked) == len(QUESTIONS)
+
+
 def test_an_approach_that_reads_translations_is_asked_again_when_they_change(tmp_path):
     def asked(translation):
         approach = Counting()
@@ -239,6 +299,38 @@ def test_an_error_anywhere_in_an_approach_is_its_own(tmp_path, place):
         assert Broken.calls == 1
 
 
+def test_an_error_of_learning_holds_no_model(tmp_path, caplog):
+    class Model:
+        pass
+
+    held = []
+
+    class Broken(Counting):
+        def fit(self, training, folder):
+            model = Model()
+            held.append(weakref.ref(model))
+            raise RuntimeError("out of memory")
+
+    class Next(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            gc.collect()
+            assert held[0]() is None
+            return super().answer(questions, protocol, top_k)
+
+    caplog.set_level("CRITICAL", logger="tall_hf")  # pytest would hold what is logged
+    results = ask([Broken("broken"), Next("next")], tmp_path)
+    assert [run.error for run in results.runs] == ["RuntimeError: out of memory", None]
+
+
+def test_a_full_disk_is_named_and_nobodys_error(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module.AnswerStore, "add", full)
+    with pytest.raises(OSError, match=f"The disk of {tmp_path} is full .* same command again"):
+        ask(Counting(), tmp_path)
+
+
 def test_unequal_lengths_are_the_approachs_error(tmp_path):
     class Short(Counting):
         def answer(self, questions, protocol, top_k=5):
@@ -324,6 +416,16 @@ def test_the_peak_of_memory_is_seen_although_it_is_given_back():
         del block
     assert meter.cost.peak_memory - before > 200 * 2**20
     assert 0.1 <= meter.cost.seconds < 10
+
+
+def test_the_cost_so_far_is_kept_while_it_grows(monkeypatch):
+    monkeypatch.setattr(cost_module, "_KEPT_EVERY", 0.0)
+    kept = []
+    with CostMeter(kept.append) as meter:
+        time.sleep(0.2)
+    seconds = [cost.seconds for cost in kept]
+    assert len(kept) > 1 and 0 < seconds[0] < seconds[-1] <= meter.cost.seconds
+    assert kept[-1].peak_memory > 0 and kept[-1].peak_accelerator_memory is None
 
 
 def test_costs_add_up():

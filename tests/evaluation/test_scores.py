@@ -39,6 +39,9 @@ def test_groups_are_scored_apart():
     }
     tall = scores()["tall"].splits["group"]
     assert (tall["even"]["accuracy"], tall["odd"]["accuracy"]) == (0.8, 0.8)
+    # Wilson's interval of 4 of 5.
+    assert tall["even"]["accuracy_interval"] == pytest.approx((0.3755, 0.9638), abs=1e-4)
+    assert set(tall["even"]) == {"accuracy", "accuracy_interval", "n"}
 
 
 def test_running_accuracy_is_that_of_the_first_questions():

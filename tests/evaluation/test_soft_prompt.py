@@ -1,6 +1,7 @@
 """Soft prompt: words to learn that come back as the missing word, a prompt that lowers the loss, padding, resuming."""
 
 import json
+import weakref
 
 import pytest
 import torch
@@ -62,6 +63,30 @@ def test_it_learns_and_a_second_fit_loads(make, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "train", lambda *args, **kwargs: pytest.fail("it trains again"))
     assert again.fit(TRAINING, tmp_path) == learned
     assert again.answer(QUESTIONS, "clean") == answers
+
+
+def test_the_tall_is_let_go_before_the_training_and_by_close(make, tmp_path, monkeypatch):
+    approach, held = make(), []
+    load = approach.load_tall
+
+    def load_tall():
+        tall = load()
+        held.append(weakref.ref(tall[0]))
+        return tall
+
+    approach.load_tall = load_tall
+    train = Trainer.train
+
+    def watched(self, *args, **kwargs):
+        assert held[0]() is None
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    approach.fit(TRAINING, tmp_path)
+    approach._translate([TRAINING.train["sentence"][0]])
+    assert len(held) == 2 and held[1]() is not None
+    approach.close()
+    assert held[1]() is None
 
 
 def test_the_word_to_learn_comes_back_as_the_missing_word(make, tmp_path):
