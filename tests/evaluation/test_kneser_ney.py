@@ -109,6 +109,27 @@ def test_the_most_probable_are_those_of_highest_probability(sentences, order, to
         assert [scores[word] for word in found] == pytest.approx(sorted(scores.values(), reverse=True)[:top_k])
 
 
+def test_weighed_is_the_conditional_probability(sentences):
+    """By the definition: over all symbols, known and unknown, weights times probabilities, divided by their sum."""
+    unseen = ["new", "newer"]
+    model = KneserNey(sentences, 3, uniform(len(WORDS) + len(unseen)))
+    assert set(model.ids) == set(WORDS)
+    weights, other = {word: 0.05 * (i + 1) for i, word in enumerate(WORDS)}, 0.4
+    weighed = model.weighed(weights, other)
+    everything = [*WORDS, *unseen]
+    for context in ([], ["w0"], ["w1", "w0"], ["new"], ["w7", "w9"]):
+        plain = np.exp(model.log_probabilities([context] * len(everything), everything))
+        expected = plain * [weights.get(word, other) for word in everything]
+        expected /= expected.sum()
+        found = np.exp(weighed.log_probabilities([context] * len(everything), everything))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        assert weighed.most_probable([context], 4)[0] == [WORDS[i] for i in np.argsort(-expected[:12])[:4]]
+    same = model.weighed(dict.fromkeys(WORDS, 0.3), 0.3)
+    np.testing.assert_allclose(
+        same.log_probabilities([["w0"]] * 12, WORDS), model.log_probabilities([["w0"]] * 12, WORDS), rtol=1e-12
+    )
+
+
 def test_a_context_is_a_beginning():
     sentences = [["a", "x"]] * 3 + [["b", "a", "y"]] * 3
     model = KneserNey(sentences, 3, uniform(10))

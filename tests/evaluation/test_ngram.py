@@ -1,13 +1,14 @@
 """NGram: answers that depend on the words before, the order chosen on validation text, proper probabilities."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from tall_hf.evaluation.approach import Question, TrainingText
-from tall_hf.evaluation.approaches.ngram import NGram
+from tall_hf.evaluation.approaches.ngram import NGram, end_shares
 
 
 def rows(sentences):
@@ -27,7 +28,7 @@ def training():
 
 
 def test_words_before_decide(training, tmp_path):
-    approach = NGram(orders=(3,))
+    approach = NGram(orders=(3,), end_strengths=(None,))
     learned = approach.fit(training, tmp_path)
     assert (learned["order"], learned["sentences"], learned["words"]) == (3, 5, 5)
     # Punctuation is no word and part of none, neither in training nor in asking. Behind a word that began no sentence
@@ -57,7 +58,7 @@ def test_a_batch_answers_as_each_question_alone(training, tmp_path):
 @pytest.mark.parametrize("truncated", ["", "דנה", "דנה בוקר", "יוסי בוקר", "מי זה שם"])
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_known_words_and_the_mass_of_unknown_ones_sum_to_one(training, tmp_path, truncated, order):
-    approach = NGram(orders=(order,))
+    approach = NGram(orders=(order,), end_strengths=(None,))
     approach.fit(training, tmp_path)
     known = ["דנה", "בוקר", "אור", "יוסי", "טוב"]
     unknown = "שולחן"
@@ -70,19 +71,43 @@ def test_known_words_and_the_mass_of_unknown_ones_sum_to_one(training, tmp_path,
 
 
 def test_the_order_is_the_one_that_fits_validation(training, tmp_path):
-    approach = NGram(orders=(1, 3))
+    approach = NGram(orders=(1, 3), end_strengths=(None,))
     learned = approach.fit(training, tmp_path)
     assert learned["order"] == approach._model.order == 3
-    assert learned["validation_perplexity"]["3"] < learned["validation_perplexity"]["1"]
+    first, last = (trial["validation_perplexity"] for trial in learned["trials"])
+    assert learned["validation_perplexity"] == last < first
     questions = [Question(row["truncated"], row["missing_word"]) for row in training.validation]
     scores = [answer.log_probability for answer in approach.answer(questions, "clean")]
-    assert learned["validation_perplexity"]["3"] == pytest.approx(math.exp(-sum(scores) / len(scores)))
+    assert last == pytest.approx(math.exp(-sum(scores) / len(scores)))
     # Text in which words before mislead.
     misleading = TrainingText(training.train, rows(["דנה בוקר יוסי", "יוסי בוקר דנה"]), "abc")
     assert approach.fit(misleading, tmp_path)["order"] == 1
     without = TrainingText(training.train, None, "abc")
     assert approach.fit(without, tmp_path)["order"] == 3
-    assert approach.settings() == {"orders": [1, 3], "split": None}
+    assert approach.settings() == {"orders": [1, 3], "end_strengths": [None], "split": None}
+
+
+def test_words_that_end_sentences_are_preferred(tmp_path):
+    """After "בוקר" the commonest word is one that never ends a sentence, and the last word is asked for."""
+    text = ["יוסי בוקר של שמש", "דנה בוקר של אביב", "מי בוקר של שמש", "יוסי בוקר אור", "דנה בוקר אור"]
+    training = TrainingText(rows(text), rows(["מי בוקר אור"]), "abc")
+    question = [Question("תמר בוקר", "אור")]
+    learned = [NGram(orders=(2,), end_strengths=strengths) for strengths in ((None,), (1.0,), (None, 1.0))]
+    chosen = [approach.fit(training, tmp_path)["end_strength"] for approach in learned]
+    assert chosen == [None, 1.0, 1.0]
+    assert [approach.answer(question, "clean")[0].words[0] for approach in learned] == ["של", "אור", "אור"]
+
+
+def test_end_shares_by_hand():
+    shares, other = end_shares(Counter({"a": 4, "b": 1, "c": 1}), Counter({"a": 1, "b": 1}), 2.0)
+    assert other == pytest.approx((1 + 1) / (2 + 2))  # of the two words that occur once, one ends
+    assert shares == pytest.approx({"a": (1 + 2 * 0.5) / 6, "b": (1 + 2 * 0.5) / 3, "c": (0 + 2 * 0.5) / 3})
+
+
+@pytest.mark.parametrize("wrong", [(), (0.0,), (None, -1.0)])
+def test_bad_strengths_are_named(wrong):
+    with pytest.raises(ValueError, match="`end_strengths` must be one or more numbers above 0"):
+        NGram(end_strengths=wrong)
 
 
 def test_a_script_without_spaces(tmp_path):

@@ -1,6 +1,7 @@
 """KneserNey: an n-gram model over any symbols; and Spelling, one over letters, for words that no model has seen."""
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +16,7 @@ class KneserNey:
     The highest order counts occurrences, lower ones count distinct symbols to the left. Of each count 1, 2, or 3 and more
     a discount of its own is taken, estimated from how many n-grams have which count, and given to the next lower order;
     that of single symbols gives it to `base`. So over all symbols that `base` knows probabilities sum to 1. Symbols are
-    predicted up to the end of a sequence, never the end itself.
+    predicted up to the end of a sequence, never the end itself; `weighed` makes them those that stand at the end.
 
     Args:
         sequences: what to learn from.
@@ -60,20 +61,49 @@ class KneserNey:
             keys, counts = np.unique(shorter[context] * size + keys % size, return_counts=True)
         self._unigrams = np.zeros(size)
         self._unigrams[1:] = self._probabilities[0] + self._backoffs[0][0] * np.exp(base(self.symbols[1:]))
-        self._frequent = np.argsort(-self._unigrams, kind="stable")
+        self._weigh(np.ones(size), 1.0)
+
+    def weighed(self, weights: Mapping[str, float], other: float) -> "KneserNey":
+        """This model given an event that follows a symbol with a probability that depends on the symbol alone.
+
+        Such as the end of the sequence: P(symbol | context, end) = P(symbol | context) P(end | symbol) / P(end | context).
+
+        Args:
+            weights: probability of the event behind each symbol that was seen, above 0.
+            other: the same behind any symbol that was not.
+        """
+        model = copy.copy(self)
+        model._weigh(np.array([0.0, *(weights[symbol] for symbol in self.symbols[1:])]), other)
+        return model
+
+    def _weigh(self, weights: np.ndarray, other: float):
+        self._weights, self._other = weights, other
+        # What the n-grams of each context contribute to the sum over all symbols that the weights are divided by.
+        self._weight_sums = [
+            np.bincount(
+                grams // self._size, probabilities * weights[grams % self._size], minlength=len(self._contexts[length])
+            )
+            for length, (grams, probabilities) in enumerate(zip(self._grams, self._probabilities, strict=True))
+        ]
+        seen = np.exp(self.base(self.symbols[1:]))
+        self._base_weight = float((seen * weights[1:]).sum() + (1 - seen.sum()) * other)
+        self._frequent = np.argsort(-self._unigrams * weights, kind="stable")
 
     def log_probabilities(self, contexts: Sequence[Sequence[str]], symbols: Sequence[str]) -> np.ndarray:
         """Natural logarithms of the probability of each symbol behind its context, which begins a sequence."""
         targets = np.array([self.ids.get(symbol, -1) for symbol in symbols], dtype=np.int64)
         seen, left = np.zeros(len(symbols)), np.ones(len(symbols))
+        weight_sums = np.full(len(symbols), self._base_weight)
         for length, (context, known) in enumerate(self._walk(contexts)):
             grams = self._grams[length]
             places, found = _find(grams, context * self._size + targets, known & (targets >= 0))
             backoffs = np.where(known, self._backoffs[length][context], 1.0)
             seen = np.where(found, self._probabilities[length][places], 0.0) + backoffs * seen
             left *= backoffs
+            weight_sums = np.where(known, self._weight_sums[length][context], 0.0) + backoffs * weight_sums
+        weights = np.where(targets >= 0, self._weights[targets], self._other)
         with np.errstate(divide="ignore"):
-            return np.logaddexp(np.log(seen), np.log(left) + self.base(symbols))
+            return np.logaddexp(np.log(seen), np.log(left) + self.base(symbols)) + np.log(weights / weight_sums)
 
     def most_probable(self, contexts: Sequence[Sequence[str]], top_k: int) -> list[list[str]]:
         """The `top_k` most probable of the symbols that were seen, behind each context; of equals the earlier seen."""
@@ -94,6 +124,7 @@ class KneserNey:
         for length, (symbols, probabilities) in enumerate(ranges, start=1):
             scores = scores * self._backoffs[length][levels[length][0]]
             scores[np.searchsorted(candidates, symbols)] += probabilities
+        scores = scores * self._weights[candidates]
         # Equals around the last place must not be decided by how numpy partitions.
         enough = scores >= np.partition(scores, -min(top_k, len(scores)))[-min(top_k, len(scores))]
         candidates, scores = candidates[enough], scores[enough]
