@@ -89,9 +89,10 @@ def test_the_order_is_the_one_that_fits_validation(training, tmp_path):
 
 def test_words_that_end_sentences_are_preferred(tmp_path):
     """After "בוקר" the commonest word is one that never ends a sentence, and the last word is asked for."""
-    text = ["יוסי בוקר של שמש", "דנה בוקר של אביב", "מי בוקר של שמש", "יוסי בוקר אור", "דנה בוקר אור"]
+    names = ["יוסי", "דנה", "מי", "תמר", "נועה"]
+    text = [f"{name} בוקר של שמש" for name in names] + [f"{name} בוקר אור" for name in names[:4]]
     training = TrainingText(rows(text), rows(["מי בוקר אור"]), "abc")
-    question = [Question("תמר בוקר", "אור")]
+    question = [Question("רות בוקר", "אור")]
     learned = [NGram(orders=(2,), end_strengths=strengths) for strengths in ((None,), (1.0,), (None, 1.0))]
     chosen = [approach.fit(training, tmp_path)["end_strength"] for approach in learned]
     assert chosen == [None, 1.0, 1.0]
