@@ -299,6 +299,19 @@ def test_an_error_anywhere_in_an_approach_is_its_own(tmp_path, place):
         assert Broken.calls == 1
 
 
+def test_answers_that_are_kept_need_no_learning(tmp_path):
+    ask(Learning(protocols=("clean", "paper")), tmp_path, training=text("dog"))
+    asked = {"clean": QUESTIONS, "paper": QUESTIONS[:9]}
+
+    class Forgetful(Learning):
+        def fit(self, training, folder):
+            raise RuntimeError("no more")
+
+    forgetful = Forgetful(protocols=("clean", "paper"))
+    runs = evaluate_approaches([forgetful], asked, tmp_path, text("dog"), batch_size=8).runs
+    assert [run.error for run in runs] == [None, "RuntimeError: no more"]
+
+
 def test_an_error_of_learning_holds_no_model(tmp_path, caplog):
     class Model:
         pass

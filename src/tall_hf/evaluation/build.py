@@ -210,10 +210,7 @@ APPROACHES: dict[str, ApproachSpec] = {
     ),
     "direct": ApproachSpec(lambda parts: [Direct(parts.load_part("llm"))], needs=("llm",)),
     "soft_prompt": ApproachSpec(_soft_prompt, needs=("llm", "hr_lr", "validation", "peft")),
-    "fine_tuned_paper": ApproachSpec(
-        lambda parts: _fine_tuned_paper(parts),
-        needs=("llm", "validation"),
-    ),
+    "fine_tuned_paper": ApproachSpec(_fine_tuned_paper, needs=("llm", "validation")),
     "fine_tuned": ApproachSpec(
         lambda parts: _fine_tuned(parts, "fine_tuned", parts.recipe(Recipe())),
         needs=("llm", "validation"),

@@ -182,8 +182,6 @@ class _Asker:
     def run(self, protocol: str, questions: list[Question]) -> Run:
         """Ask all questions of one protocol that have no answer yet."""
         name = self.approach.name
-        if self.fit_error:  # the next protocol would only meet it again
-            return Run(name, protocol, error=self.fit_error, settings=self.settings)
         try:
             if self.settings is None:  # once, for they may tell more after `fit`
                 with _blame():
@@ -206,7 +204,8 @@ class _Asker:
             self._answer(store, protocol, [questions[i] for i in order], fitted)
         except _FitError as error:
             # The text alone: the error itself would keep its frames alive, and the models in them.
-            run["error"] = self.fit_error = _log(name, protocol, error)
+            self.fit_error = self.fit_error or _log(name, protocol, error)
+            run["error"] = self.fit_error
         except _ApproachError as error:
             run["error"] = _log(name, protocol, error)
         else:
@@ -249,6 +248,8 @@ class _Asker:
 
     def _fit(self, fitted: Path):
         """Let the approach learn, or load what it learned, before its first question."""
+        if self.fit_error:
+            raise _FitError  # it would only fail again
         if self.is_fitted:
             return
         fitted.mkdir(parents=True, exist_ok=True)
