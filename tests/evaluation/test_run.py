@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import weakref
 from importlib.metadata import version
 
@@ -429,6 +430,36 @@ def test_the_peak_of_memory_is_seen_although_it_is_given_back():
         del block
     assert meter.cost.peak_memory - before > 200 * 2**20
     assert 0.1 <= meter.cost.seconds < 10
+
+
+def accelerator(monkeypatch, **functions):
+    """Makes torch see an accelerator whose module has these functions."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
+    module = types.SimpleNamespace(synchronize=lambda: None, **functions)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+
+
+def test_memory_of_an_accelerator_that_knows_its_peak(monkeypatch):
+    peak = [9]
+    accelerator(
+        monkeypatch,
+        max_memory_allocated=lambda: peak[0],
+        reset_peak_memory_stats=lambda: peak.__setitem__(0, 0),
+    )
+    with CostMeter() as meter:
+        peak[0] = 5
+    assert meter.cost.peak_accelerator_memory == 5
+
+
+def test_memory_of_an_accelerator_that_knows_the_present_only(monkeypatch):
+    present = [3]
+    accelerator(monkeypatch, current_allocated_memory=lambda: present[0])
+    with CostMeter() as meter:
+        present[0] = 8
+        time.sleep(0.2)
+        present[0] = 1
+    assert meter.cost.peak_accelerator_memory == 8
 
 
 def test_the_cost_so_far_is_kept_while_it_grows(monkeypatch):
