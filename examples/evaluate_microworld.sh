@@ -22,4 +22,5 @@ for name in tall translator_only; do
             --output_dir "$out/$name-trained" --resume
 done
 tall evaluate "$out/tall-trained/model" --translator-only "$out/translator_only-trained/model" \
-    --text "$out/held_out.jsonl" --group-column group --dataset "$out/data" --budget-steps 800 --output "$out/evaluation"
+    --text "$out/held_out.jsonl" --group-column group --dataset "$out/data" --budget-steps 800 --budget-batch-size 48 \
+    --output "$out/evaluation"

@@ -68,6 +68,9 @@ def register(app: typer.Typer, user_errors: type):
             int | None,
             typer.Option(min=1, help="Steps of each approach that is trained here; one epoch if not given."),
         ] = None,
+        budget_batch_size: Annotated[
+            int | None, typer.Option(min=1, help="Sentences in each of these steps; as the TALL was given.")
+        ] = None,
         batch_size: Annotated[int, typer.Option(help="Questions in a batch.")] = 32,
         top_k: Annotated[int, typer.Option(help="Words an approach may propose.")] = 5,
         seed: Annotated[int, typer.Option(help="Of what approaches draw.")] = 0,
@@ -104,6 +107,7 @@ def register(app: typer.Typer, user_errors: type):
                 hr_lr=hr_lr,
                 translator_only=translator_only,
                 budget_steps=budget_steps,
+                budget_batch_size=budget_batch_size,
                 batch_size=batch_size,
                 top_k=top_k,
                 seed=seed,

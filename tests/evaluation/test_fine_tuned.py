@@ -88,6 +88,11 @@ def test_the_search_goes_on_where_the_best_rate_is_at_an_end():
     recipe = Recipe(learning_rates=(1e-4, 4e-4, 16e-4), losses=("all",))
     assert trials(lambda rate: abs(rate - 4e-4)) == pytest.approx([1e-4, 4e-4, 16e-4])  # the best is in the middle
     assert _next_trial(Recipe(learning_rates=(1e-4,), losses=("all",)), []) is None
+    # The other loss with the best rate alone.
+    recipe = Recipe(learning_rates=(1e-4, 4e-4, 16e-4))
+    made = [{"learning_rate": r, "loss": "last_word", "validation_loss": abs(r - 4e-4)} for r in recipe.learning_rates]
+    assert _next_trial(recipe, made) == (4e-4, "all")
+    assert _next_trial(recipe, [*made, {"learning_rate": 4e-4, "loss": "all", "validation_loss": None}]) is None
 
 
 def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """From a TALL and a text to a report: questions, translations, approaches, answers, tables."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .approach import PROTOCOLS, Approach, Question
 from .approaches.translator_only import TranslatorOnly, check_translator_only
-from .build import Parts, build_approaches, check_tall
+from .build import Parts, build_approaches, check_tall, is_missing_folder
 from .cost import Cost, CostMeter
 from .report import write_report
 from .run import Results, ask_approaches, check_approaches, evaluating_into
 from .scoring import load_metric
-from .store import digest, write_json
+from .store import KeptCost, digest
 from .task import read_questions, training_text
 
 
@@ -46,6 +45,7 @@ def evaluate(
     hr_lr: str | None = None,
     translator_only: str | os.PathLike | None = None,
     budget_steps: int | None = None,
+    budget_batch_size: int | None = None,
     split: Callable[[str], list[str]] = str.split,
     batch_size: int = 32,
     top_k: int = 5,
@@ -73,7 +73,8 @@ def evaluate(
         llm, hr_lr: the language model with its head and the translator back, as Hub ids or folders; the model's own when
             not given.
         translator_only: a TALL that was composed without its LLM and trained on the same text.
-        budget_steps: optimizer steps of approaches that are trained here; their own defaults when not given.
+        budget_steps, budget_batch_size: optimizer steps of approaches that are trained here, and sentences a step; their
+            own defaults when not given. Give them what the TALL was given.
         split: divides a sentence into words, for scripts without spaces, as for `read_questions`. Questions, `ngram`,
             what comes back by translation and the split by length follow it; approaches that write with a tokenizer take
             for a word what stands between spaces. The command line has no such option.
@@ -101,6 +102,9 @@ def evaluate(
     if translator_only is not None:
         check_tall(translator_only, token)
         check_translator_only(TALLConfig.from_pretrained(translator_only, token=token))
+    for option, part in (("llm", llm), ("hr_lr", hr_lr)):
+        if part is not None and is_missing_folder(part):
+            raise FileNotFoundError(f"`{option}` is {part}, and there is no such folder.")
     training = training_text(dataset) if dataset is not None else None
     parts = Parts(
         models=models,
@@ -109,6 +113,7 @@ def evaluate(
         translator_only=translator_only,
         training=training,
         budget_steps=budget_steps,
+        budget_batch_size=budget_batch_size,
         split=split,
         seed=seed,
         dtype=choose_dtype(dtype),
@@ -134,6 +139,11 @@ def evaluate(
             training=training,
             exclude_overlap=exclude_overlap,
         )
+        if counts[protocol].learned:
+            notes.append(
+                f"{counts[protocol].learned:,} of the {len(questions[protocol]):,} sentences ({protocol}) stand in the training "
+                "text, where approaches have read their last words; `exclude_overlap` leaves such sentences out."
+            )
         table = counts[protocol].table()
         table.title = f"Questions, protocol {protocol}"
         console.print(table)
@@ -228,7 +238,7 @@ def _with_translations(
     corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=digest(texts))
     model.to(device=parts.device, dtype=parts.dtype)
     name = digest([fingerprints[parts.first], corpus._fingerprint])
-    costs = _TranslationCost(output / "translation_costs" / f"{name}.json")
+    costs = KeptCost(output / "translation_costs" / f"{name}.json")
     with CostMeter(costs.keep) as meter:
         translated = translate_corpus(model, processor, corpus, output / "translations")
     cost = costs.finish(meter.cost)
@@ -238,21 +248,3 @@ def _with_translations(
         for protocol, asked in questions.items()
     }
     return with_translations, cost
-
-
-class _TranslationCost:
-    """What translations cost, in a file: of all calls that it took to make them, those that were killed included."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        self.before = Cost(**state["cost"]) if state else Cost()
-        self.is_finished = state is not None and state["finished"]
-
-    def keep(self, cost: Cost, finished: bool = False):
-        if not self.is_finished:  # a later call only reads the translations
-            write_json(self.path, {"finished": finished, "cost": dataclasses.asdict(self.before + cost)})
-
-    def finish(self, cost: Cost) -> Cost:
-        self.keep(cost, finished=True)
-        return self.before if self.is_finished else self.before + cost

@@ -89,7 +89,8 @@ class Parts:
         llm, hr_lr: the language model and the translator back; those the first TALL was composed of when None.
         translator_only: a TALL without its LLM.
         training: what approaches learn from.
-        budget_steps: optimizer steps of each approach that is trained here; its own default when None.
+        budget_steps, budget_batch_size: optimizer steps of each approach that is trained here, and sentences a step; its
+            own defaults when None. The published recipe keeps its batch size.
         split: divides a sentence of the low-resource language into words.
         seed: of trainings.
         dtype, device: of all models.
@@ -102,6 +103,7 @@ class Parts:
     translator_only: str | os.PathLike | None = None
     training: TrainingText | None = None
     budget_steps: int | None = None
+    budget_batch_size: int | None = None
     split: Callable[[str], list[str]] = str.split
     seed: int = 0
     dtype: torch.dtype = torch.float32
@@ -153,6 +155,8 @@ class Parts:
         if self.budget_steps is not None:
             settings["max_steps"] = self.budget_steps
             settings["trial_steps"] = max(1, min(recipe.trial_steps, self.budget_steps // 4))
+        if self.budget_batch_size is not None and recipe is not PAPER_RECIPE:
+            settings["batch_size"] = self.budget_batch_size
         return dataclasses.replace(recipe, **settings)
 
     def trained_parameters(self) -> int:
@@ -231,13 +235,18 @@ APPROACHES: dict[str, ApproachSpec] = {
 }
 
 
+def is_missing_folder(spec: str) -> bool:
+    """Whether this can only be a folder, and there is none."""
+    return spec.startswith((".", "/", "~")) and not Path(spec).is_dir()
+
+
 def _part_is_missing(parts: Parts, role: str) -> str | None:
     wanted = {"llm": "the language model with its head", "hr_lr": "the translator back into the language"}[role]
     option = role.replace("_", "-")
     spec = parts.part(role)
     if spec is None:
         return f"the TALL does not say which checkpoint was {wanted}; name it by `--{option}`"
-    if spec.startswith((".", "/", "~")) and not Path(spec).is_dir():
+    if is_missing_folder(spec):
         return f"{wanted} is not in {spec} any more, from where the TALL was composed; name it by `--{option}`"
     return None
 

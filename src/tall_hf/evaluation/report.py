@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +67,8 @@ def write_report(
         for protocol in results.questions
     }
     report = results_dict(results, scores, reference, details)
+    for earlier in (output / "sentences", output / "plots"):  # of approaches that are not among these
+        shutil.rmtree(earlier, ignore_errors=True)
     sections = ["# The missing word\n"]
     for protocol, entries in scores.items():
         count = len(results.questions[protocol])

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tall_hf.files import full_disk_named, locked
+from tall_hf.files import LOCK_NAME, full_disk_named, locked
 from tall_hf.progress import progress_bars
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
 from .cost import Cost, CostMeter, free_memory
-from .store import AnswerStore, digest, write_json
+from .store import AnswerStore, KeptCost, digest, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 _NAME = re.compile(r"\w[\w.+-]*")
 # Other code may answer in another way.
 _VERSIONS = ("tall-hf", "transformers")
+_ANSWERS = "answers"
+# What a sum of probabilities may exceed 1 by.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,16 @@ def evaluate_approaches(
 @contextlib.contextmanager
 def evaluating_into(output: str | Path) -> Iterator[None]:
     """Within, an evaluation writes to `output`: nobody else does, and a full disk is named."""
-    Path(output).mkdir(parents=True, exist_ok=True)
+    output = Path(output)
+    if output.exists() and not (output / _ANSWERS).is_dir():
+        others = (
+            sorted(path.name for path in output.iterdir() if path.name != LOCK_NAME) if output.is_dir() else ["it"]
+        )
+        if others:
+            raise FileExistsError(
+                f"{output} is no folder of an evaluation (there is {others[0]}); name a new or an empty folder."
+            )
+    (output / _ANSWERS).mkdir(parents=True, exist_ok=True)
     advice = "Free some space, then run the same command again: it goes on where it stopped."
     with locked(output), full_disk_named(output, advice):
         yield
@@ -196,7 +208,7 @@ class _Asker:
         answered_from = {"protocol": protocol, "batch_size": self.batch_size, "top_k": self.top_k}
         answered_from["questions"] = self._questions_digest(questions)
         answered_from["versions"] = {package: version(package) for package in _VERSIONS}
-        store = AnswerStore(self.output / "answers" / protocol / name / digest(learned_from | answered_from))
+        store = AnswerStore(self.output / _ANSWERS / protocol / name / digest(learned_from | answered_from))
 
         order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
         run = {"settings": self.settings}
@@ -229,13 +241,15 @@ class _Asker:
             f"{self.approach.name} ({protocol})", total=len(questions), completed=len(store.answers)
         )
         shard, cost = [], Cost()
+        # The authors' procedures propose one word, so the others shall not have more chances there.
+        top_k = 1 if protocol == "paper" else self.top_k
         try:
             for start in range(len(store.answers), len(questions), self.batch_size):
                 self._fit(fitted)
                 batch = questions[start : start + self.batch_size]
                 _seed(self.seed, self.approach.name, protocol, start // self.batch_size)
                 with _blame(), CostMeter() as meter:
-                    answers = _checked(self.approach.answer(batch, protocol, self.top_k), batch)
+                    answers = _checked(self.approach.answer(batch, protocol, top_k), batch)
                 shard += answers
                 cost += meter.cost
                 self.progress.advance(task, len(batch))
@@ -254,11 +268,13 @@ class _Asker:
             return
         fitted.mkdir(parents=True, exist_ok=True)
         _seed(self.seed, self.approach.name, "fit", 0)
-        with _blame(_FitError), CostMeter() as meter:
+        costs = KeptCost(fitted.with_name(f"{fitted.name}.cost.json"))
+        with _blame(_FitError), CostMeter(costs.keep) as meter:
             learned = self.approach.fit(self.training, fitted)
         self.is_fitted = True
+        cost = costs.finish(meter.cost)
         if not _fit_report(fitted).exists():  # otherwise it has only been loaded
-            write_json(_fit_report(fitted), {"learned": learned, "cost": dataclasses.asdict(meter.cost)})
+            write_json(_fit_report(fitted), {"learned": learned, "cost": dataclasses.asdict(cost)})
 
 
 def _close(approach: Approach):
@@ -297,7 +313,11 @@ def _checked(answers: Sequence[Answer], batch: list[Question]) -> list[Answer]:
     for answer in answers:
         if not isinstance(answer, Answer) or isinstance(answer.words, str):
             raise TypeError(f"It gave {answer!r} where an Answer with a tuple of words is expected.")
+        if wrong := [word for word in answer.words if not isinstance(word, str)]:
+            raise TypeError(f"It proposed {wrong[0]!r} where a word is expected, as a string.")
         log_probability = None if answer.log_probability is None else float(answer.log_probability)
+        if log_probability is not None and not log_probability <= _ROUNDING:
+            raise ValueError(f"It gave a log-probability of {log_probability}; at most 0 is possible.")
         checked.append(Answer(tuple(answer.words), log_probability, answer.translation))
     return checked
 

@@ -75,3 +75,27 @@ class AnswerStore:
         write_json(self.folder / f"{first:09}.json", shard)
         self.answers += answers
         self.cost += cost
+
+
+class KeptCost:
+    """What some work cost, in a file: of all calls that it took, those that were killed included.
+
+    Args:
+        path: the file; one of an earlier call is added to, until the work is finished.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        self.before = Cost(**state["cost"]) if state else Cost()
+        self.is_finished = state is not None and state["finished"]
+
+    def keep(self, cost: Cost, finished: bool = False):
+        """Write what this call has cost so far, for the next one."""
+        if not self.is_finished:  # a later call only reads the results
+            write_json(self.path, {"finished": finished, "cost": dataclasses.asdict(self.before + cost)})
+
+    def finish(self, cost: Cost) -> Cost:
+        """The cost of all calls, of which this one is the last."""
+        self.keep(cost, finished=True)
+        return self.before if self.is_finished else self.before + cost

@@ -62,7 +62,7 @@ def split_rows(scores: Sequence[Scores], by: str, intervals: bool) -> Cells:
     if not split:
         return [], []
     parts = {name: metrics["n"] for name, metrics in split[0].splits[by].items()}
-    head = ["approach", *(f"{name} (n={n:,})" for name, n in parts.items())]
+    head = ["approach", *(f"{name or 'none'} (n={n:,})" for name, n in parts.items())]
     rows = [
         [entry.run.approach, *(_percent_with_interval(entry.splits[by][name], intervals) for name in parts)]
         for entry in split

@@ -33,6 +33,7 @@ class QuestionCounts:
         one_word: nothing stands before the last word.
         questions: those left.
         duplicates: questions among them that have been asked before; they are kept.
+        learned: questions among them whose whole sentence stands in the training text; they are kept.
     """
 
     read: int = 0
@@ -43,6 +44,7 @@ class QuestionCounts:
     one_word: int = 0
     questions: int = 0
     duplicates: int = 0
+    learned: int = 0
 
     def table(self) -> Table:
         """The counts for a terminal."""
@@ -52,7 +54,11 @@ class QuestionCounts:
         table.add_column("share", justify="right")
         rows = [("read", self.read)]
         rows += [(f"left out: {why}", getattr(self, name)) for name, why in _LEFT_OUT.items()]
-        rows += [("questions", self.questions), ("asked before", self.duplicates)]
+        rows += [
+            ("questions", self.questions),
+            ("asked before", self.duplicates),
+            ("in the training text", self.learned),
+        ]
         for name, count in rows:
             table.add_row(name, f"{count:,}", f"{count / max(1, self.read):.1%}")
         return table
@@ -99,7 +105,7 @@ def read_questions(
         strip_niqqud: remove Hebrew vowel points, if the training text is without ("paper" asks about the text as it is).
         split: divides a sentence into words, in order, each a part of the sentence, for scripts without spaces ("paper"
             divides at spaces, as the authors do).
-        training: the text whose sentences `exclude_overlap` looks for.
+        training: the text whose sentences are counted, and looked for by `exclude_overlap`.
         exclude_overlap: leave out sentences that share so many words in a row with a training or validation sentence;
             sentences of fewer words are left out if they are there as a whole. `OVERLAP_WORDS` is a sensible number.
 
@@ -126,6 +132,7 @@ def read_questions(
     if max_questions is not None:
         rows = _drawn(rows, max_questions, counts)
     questions, seen = [], set()
+    learned = _sentences(training)
     for _, text, group in rows:
         if protocol == "clean":
             truncated, word = _divide_clean(normalize(text, strip_niqqud), split, counts)
@@ -134,6 +141,7 @@ def read_questions(
         if word:
             question = Question(truncated, word, group=group)
             counts.duplicates += question.sentence in seen
+            counts.learned += _hash(question.sentence) in learned
             seen.add(question.sentence)
             questions.append(question)
     counts.questions = len(questions)
@@ -144,6 +152,22 @@ def read_questions(
             "set has one sentence of the low-resource language a line or row; pass another file."
         )
     return questions, counts
+
+
+def _sentences(training: TrainingText | None) -> set[bytes]:
+    """Hashes of the sentences that approaches learn from or choose settings by."""
+    splits = () if training is None else (training.train, training.validation or ())
+    return {
+        _hash(text)
+        for split in splits
+        if len(split)
+        for batch in split.select_columns("sentence").iter(1000)
+        for text in batch["sentence"]
+    }
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def training_text(folder: str | os.PathLike) -> TrainingText:

@@ -46,14 +46,13 @@ _PASSING_FILES = (
 class Recipe:
     """How a language model is trained, and what is tried before.
 
-    Every pair of a learning rate and a loss is tried for `trial_steps`, and further rates while the best one is the highest
-    or the lowest that was tried; the pair with the lowest validation loss is trained in full. A single pair needs no trial.
-    Validation loss is that of the last word, whatever is learned from.
+    Every learning rate is tried for `trial_steps` with the first loss, and further rates while the best one is the highest
+    or the lowest that was tried; that rate is tried with the other losses. The pair with the lowest validation loss is
+    trained in full. A single pair needs no trial. Validation loss is that of the last word, whatever is learned from.
 
     Attributes:
         learning_rates: peaks to try; reached after `warmup`, a cosine leads back to zero.
-        further_trials: how many rates beyond those to try at most for each loss, each 4 times the highest or a quarter of
-            the lowest.
+        further_trials: how many rates beyond those to try at most, each 4 times the highest or a quarter of the lowest.
         losses: what to learn from: "last_word" alone, its end included, or "all" of the sentence.
         batch_size: sentences a step.
         epochs: times through the training text in the full training.
@@ -218,6 +217,7 @@ def train_causal(
         "learning_rate": rate,
         "loss": loss,
         "steps": full.state.global_step,
+        "sentences_read": full.state.global_step * recipe.batch_size,
         "loss_before": state["loss_before"],
         "validation_loss": full.state.best_metric,
         "trained_parameters": sum(p.numel() for p in full.model.parameters() if p.requires_grad),
@@ -280,20 +280,23 @@ def _next_trial(recipe: Recipe, trials: list[dict[str, Any]]) -> tuple[float, st
     """The learning rate and loss to try after these trials; None when enough were tried."""
     if len(recipe.learning_rates) * len(recipe.losses) == 1:
         return None
-    for loss in recipe.losses:
-        tried = {trial["learning_rate"]: trial["validation_loss"] for trial in trials if trial["loss"] == loss}
-        for rate in recipe.learning_rates:
-            if rate not in tried:
-                return rate, loss
-        finite = {rate: value for rate, value in tried.items() if value is not None}
-        if not finite or len(tried) >= len(recipe.learning_rates) + recipe.further_trials:
-            continue
+    first, *others = recipe.losses
+    tried = {trial["learning_rate"]: trial["validation_loss"] for trial in trials if trial["loss"] == first}
+    for rate in recipe.learning_rates:
+        if rate not in tried:
+            return rate, first
+    finite = {rate: loss for rate, loss in tried.items() if loss is not None}
+    # Where all diverge, the lowest is the nearest to one that does not.
+    best = min(finite, key=finite.get) if finite else min(tried)
+    if finite and len(tried) < len(recipe.learning_rates) + recipe.further_trials and len(recipe.learning_rates) > 1:
         # The best of those tried, if it stands at their end, says that one beyond it may be better.
-        best = min(finite, key=finite.get)
         if best == max(tried):
-            return best * _FURTHER, loss
+            return best * _FURTHER, first
         if best == min(tried):
-            return best / _FURTHER, loss
+            return best / _FURTHER, first
+    for loss in others:
+        if (best, loss) not in {(trial["learning_rate"], trial["loss"]) for trial in trials}:
+            return best, loss
     return None
 
 
