@@ -19,22 +19,12 @@ from transformers import AutoConfig
 from tall_hf import TALLConfig, compose
 
 
-BRIDGES = ("marian", "gated", "concat", "none")
-# How each translator family is composed: kinds of `parts.write`, and the language codes it wants.
-TRANSLATORS = {
-    "marian": ("marian_he_en", "marian_en_he", {}),
-    "m2m_100": ("m2m_100", "m2m_100", {"source_lang": "he", "pivot_lang": "en"}),
-    "nllb": ("nllb", "nllb", {"source_lang": "heb_Hebr", "pivot_lang": "eng_Latn"}),
-    "mbart50": ("mbart50", "mbart50", {"source_lang": "he_IL", "pivot_lang": "en_XX"}),
-}
-LLMS = ("qwen2", "qwen3", "llama", "mistral", "gemma", "bloom", "gpt2", "opt")
-
 transformers.logging.disable_progress_bar()
 
 
 def pytest_generate_tests(metafunc):
     """Run a test that takes `bridge`, `translator` or `llm` once for each of them."""
-    for name, values in (("bridge", BRIDGES), ("translator", tuple(TRANSLATORS)), ("llm", LLMS)):
+    for name, values in (("bridge", parts.BRIDGES), ("translator", tuple(parts.TRANSLATORS)), ("llm", parts.LLMS)):
         marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
         if name in metafunc.fixturenames and not any(name in names for names in marked):
             metafunc.parametrize(name, values)
@@ -68,7 +58,7 @@ def part_folders(part):
     """`part_folders(translator, llm)` are the arguments that compose a TALL of these families."""
 
     def folders(translator="marian", llm="qwen2"):
-        lr_hr, hr_lr, languages = TRANSLATORS[translator]
+        lr_hr, hr_lr, languages = parts.TRANSLATORS[translator]
         return {"lr_hr": part(lr_hr), "llm": part(llm), "hr_lr": part(hr_lr, 1), **languages}
 
     return folders
@@ -85,7 +75,7 @@ def composed(part_folders):
     def build(bridge="gated", translator="marian", llm="qwen2", **switches):
         torch.manual_seed(2)
         model, processor = compose(**part_folders(translator, llm), source_bridge=bridge, **switches)
-        return stir(model), processor
+        return parts.stir(model), processor
 
     return build
 
@@ -94,15 +84,6 @@ def composed(part_folders):
 def fresh(composed):
     """As `composed`, in copies that a test may change."""
     return lambda *args, **kwargs: tuple(copy.deepcopy(made) for made in composed(*args, **kwargs))
-
-
-def stir(model):
-    """Add noise to every trainable parameter."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture

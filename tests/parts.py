@@ -36,6 +36,15 @@ ENGLISH = [
 ]
 # To draw sentences from that the tiny tokenizers know.
 WORDS = sorted({word for line in HEBREW for word in line.split()})
+BRIDGES = ("marian", "gated", "concat", "none")
+# How each translator family is composed: kinds of `write`, and the language codes it wants.
+TRANSLATORS = {
+    "marian": ("marian_he_en", "marian_en_he", {}),
+    "m2m_100": ("m2m_100", "m2m_100", {"source_lang": "he", "pivot_lang": "en"}),
+    "nllb": ("nllb", "nllb", {"source_lang": "heb_Hebr", "pivot_lang": "eng_Latn"}),
+    "mbart50": ("mbart50", "mbart50", {"source_lang": "he_IL", "pivot_lang": "en_XX"}),
+}
+LLMS = ("qwen2", "qwen3", "llama", "mistral", "gemma", "bloom", "gpt2", "opt")
 # With the usual 0.02 a tiny random model answers nearly the same whatever it reads, and a test of it proves little.
 LOUD = 0.2
 
@@ -252,6 +261,15 @@ def write(kind: str, folder: str | Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def stir(model):
+    """Add noise to every trainable parameter."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 if __name__ == "__main__":

@@ -197,9 +197,7 @@ def test_translating_costs_what_all_calls_took_that_were_killed_at_it(evaluate, 
 
     kept = []
     remember = KeptCost.__init__
-    monkeypatch.setattr(
-        KeptCost, "__init__", lambda self, path: (remember(self, path), kept.append(self))[0]
-    )
+    monkeypatch.setattr(KeptCost, "__init__", lambda self, path: (remember(self, path), kept.append(self))[0])
     with monkeypatch.context() as patch:
         patch.setattr(benchmark, "translate_corpus", killed)
         assert evaluate("--approach", "tall").exit_code != 0
@@ -245,6 +243,7 @@ def test_talls_of_different_translators_are_refused(evaluate, folders, tmp_path,
         (["--protocol", "dirty"], "Unknown protocol dirty; there are clean, paper"),
         (["--dataset", "nowhere"], "nowhere"),
         (["--column", "body"], "has no column 'body'"),
+        (["--llm", "/no/where"], "`llm` is /no/where, and there is no such folder"),
         (["--user-approach", "nothing"], "is named package.module:Class, got 'nothing'"),
         (["--user-approach", "json:JSONDecoder"], "json has no class JSONDecoder that extends"),
         (["two=x"], "Several models are given as NAME=FOLDER"),

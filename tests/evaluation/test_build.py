@@ -36,6 +36,8 @@ def test_a_budget_is_the_steps_of_the_full_training_and_a_quarter_of_it_each_tri
     assert (recipe.max_steps, recipe.trial_steps) == (100, 25)
     assert made("fine_tuned", budget_steps=10_000).recipe.trial_steps == 200
     assert made("fine_tuned").recipe.max_steps is None
+    assert made("fine_tuned", budget_batch_size=48).recipe.batch_size == 48
+    assert made("fine_tuned_paper", budget_batch_size=48).recipe.batch_size == 6
 
 
 @pytest.mark.parametrize(

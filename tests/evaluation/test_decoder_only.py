@@ -5,7 +5,7 @@ import math
 import parts
 import pytest
 import torch
-from conftest import TRANSLATORS
+from parts import TRANSLATORS
 from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 

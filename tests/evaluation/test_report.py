@@ -139,6 +139,14 @@ def test_a_huge_perplexity_is_written_short():
     assert cells(compute_scores(results, "clean"), "tall")["perplexity"] == "1.1e+13"
 
 
+def test_what_an_earlier_report_said_of_others_is_gone(tmp_path):
+    (tmp_path / "sentences" / "clean").mkdir(parents=True)
+    (tmp_path / "sentences" / "clean" / "echo.csv").write_text("old")
+    report.write_report(handmade.results(("clean",)), tmp_path, console=Console(file=io.StringIO()))
+    assert (tmp_path / "sentences" / "clean" / "tall.csv").exists()
+    assert not (tmp_path / "sentences" / "clean" / "echo.csv").exists()
+
+
 def test_infinite_perplexity_is_json_and_a_cell():
     results = handmade.results()
     results.runs[0].answers[3] = handmade.Answer(("x",), -float("inf"))

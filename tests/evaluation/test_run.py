@@ -26,6 +26,7 @@ from tall_hf.evaluation import run as run_module
 from tall_hf.evaluation.approach import Answer, Approach, Question, TrainingText
 from tall_hf.evaluation.cost import Cost, CostMeter
 from tall_hf.evaluation.run import evaluate_approaches
+from tall_hf.evaluation.store import KeptCost
 
 
 class Counting(Approach):
@@ -360,6 +361,61 @@ def test_a_string_of_words_is_no_answer(tmp_path):
             return [Answer("word") for _ in questions]
 
     assert "tuple of words" in ask(Plain(), tmp_path).runs[0].error
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer((7,)), "TypeError: It proposed 7 where a word is expected"),
+        (Answer(("a",), 0.5), "ValueError: It gave a log-probability of 0.5; at most 0"),
+        (Answer(("a",), float("nan")), "ValueError: It gave a log-probability of nan"),
+    ],
+)
+def test_answers_that_are_none_are_refused_before_they_are_kept(tmp_path, answer, message):
+    class Odd(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            return [answer for _ in questions]
+
+    results = evaluate_approaches([Odd("odd"), Counting()], {"clean": QUESTIONS}, tmp_path)
+    assert message in results.runs[0].error and results.runs[1].error is None
+    # The same approach, mended, is asked and not taken from what was kept.
+    assert evaluate_approaches([Counting("odd")], {"clean": QUESTIONS}, tmp_path).runs[0].answers[0].words == ("a",)
+
+
+def test_under_paper_everybody_proposes_one_word(tmp_path):
+    class Greedy(Counting):
+        def answer(self, questions, protocol, top_k=5):
+            return [Answer(tuple("abcdefg"[:top_k])) for _ in questions]
+
+    asked = {"clean": QUESTIONS, "paper": QUESTIONS}
+    runs = evaluate_approaches([Greedy(protocols=("clean", "paper"))], asked, tmp_path, top_k=3).runs
+    assert [run.answers[0].words for run in runs] == [("a", "b", "c"), ("a",)]
+
+
+def test_seconds_of_a_learning_that_was_killed_count_too(tmp_path, monkeypatch):
+    meter = CostMeter.__exit__
+
+    def four_seconds(self, *args):
+        meter(self, *args)
+        self.cost = Cost(4.0)
+
+    class Dying(Learning):
+        def fit(self, training, folder):
+            # What the meter keeps every few seconds; then the process is gone.
+            KeptCost(folder.with_name(f"{folder.name}.cost.json")).keep(Cost(3.0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(Dying(), tmp_path, training=text("b"))
+    monkeypatch.setattr(CostMeter, "__exit__", four_seconds)
+    assert ask(Learning(), tmp_path, training=text("b")).runs[0].fitting.seconds == 7.0
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"no folder of an evaluation \(there is config.json\)"):
+        ask(Counting(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_an_interrupt_is_not_an_approachs_error_and_loses_no_whole_batch(tmp_path):

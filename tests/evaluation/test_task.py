@@ -143,6 +143,13 @@ def test_overlap(training, text, is_known, protocol):
     assert counts.questions == 2 - is_known
 
 
+def test_sentences_that_were_learned_are_counted_and_kept(training):
+    known = training.train["sentence"][0]
+    questions, counts = read_questions([known, f"{known} ועוד"], training=training)
+    assert (len(questions), counts.learned) == (2, 1)
+    assert read_questions([known])[1].learned == 0
+
+
 def test_overlap_goes_before_the_draw(training):
     texts = ["ת ב ג ד ה ת"] * 5 + ["משפט אחר לגמרי"]
     questions, counts = ask(texts, training=training, exclude_overlap=4, max_questions=1)

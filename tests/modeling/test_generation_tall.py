@@ -4,7 +4,7 @@ import parts
 import pytest
 import torch
 from batches import batch, random_rows
-from conftest import TRANSLATORS
+from parts import TRANSLATORS
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 

@@ -8,7 +8,7 @@ import parts
 import pytest
 import torch
 from batches import batch, random_rows
-from conftest import stir
+from parts import stir
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, compose

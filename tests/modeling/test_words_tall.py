@@ -5,7 +5,7 @@ import math
 import parts
 import pytest
 import torch
-from conftest import BRIDGES, TRANSLATORS
+from parts import BRIDGES, TRANSLATORS
 
 from tall_hf.modeling import generation_tall, words_tall
 
