@@ -74,3 +74,9 @@ def test_every_imported_library_is_declared():
                 # A library that is not installed is taken to be called as its module is.
                 owners = {owner.lower().replace("-", "_") for owner in distributions.get(name, [name])}
                 assert owners & declared, f"{path.relative_to(ROOT)} imports {name}, which setup.cfg does not declare"
+
+
+def test_test_files_have_names_of_their_own():
+    """Test folders are no packages, so pytest imports two files of one name only if they are run apart."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)
