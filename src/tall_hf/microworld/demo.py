@@ -407,7 +407,7 @@ def demo(
         f"Done in {time.monotonic() - began:.0f} seconds. Next, your own language: name a translator out of it, a language "
         "model and a translator back, and a file of sentences,\n\n"
         "    tall compose --lr-hr Helsinki-NLP/opus-mt-tc-big-he-en --llm Qwen/Qwen2.5-0.5B "
-        "--hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --output outputs/mine\n"
+        "--hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --gate-init 0.2 --output outputs/mine\n"
         "    tall prepare text.txt --model outputs/mine --output outputs/data\n"
         "    tall train --model outputs/mine --dataset outputs/data --output_dir outputs/trained",
         highlight=False,
