@@ -327,7 +327,7 @@ def main():
     parser.add_argument("--language-config", type=Path, default=HERE / "he.yaml", help="he.yaml, sw.yaml or your own")
     parser.add_argument("--scale", default="cpu", help="smoke, cpu, gpu, or a file of your own")
     parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml", help="the rows and evaluations")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data files")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the data files")
     parser.add_argument("--output", type=Path, help="folder of everything; outputs/LANGUAGE-SCALE when not given")
     parser.add_argument(
         "--only", action="append", metavar="PATTERN", help="stages to run, with what they need; repeatable"

@@ -22,6 +22,7 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 from . import light
 from .arguments import TALLTrainingArguments
 from .curriculum import LossCurriculum, narrow_labels
+from .metrics import check_best_metric, last_word_metrics, predictions_and_losses
 from .plot import plot_training
 
 
@@ -167,7 +168,7 @@ class TALLTrainer(Trainer):
             processing_class, loss_positions=positions, last_n=args.last_n if positions == "last_n" else None
         )
         if trainer_arguments.get("compute_metrics") is None:
-            _check_best_metric(args.metric_for_best_model)
+            check_best_metric(args.metric_for_best_model)
             trainer_arguments["compute_metrics"] = last_word_metrics
             trainer_arguments["preprocess_logits_for_metrics"] = predictions_and_losses
         self._is_saving_checkpoint = False
@@ -469,30 +470,6 @@ def dataset_fingerprint(dataset) -> str | None:
     for row in dataset:
         digest.update(repr([list(row[name]) for name in _COLUMNS if name in row]).encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def predictions_and_losses(logits, labels) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of logits (batch, length, vocabulary) what metrics need: most probable tokens and cross-entropy, (batch, length)."""
-    losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
-    return logits.argmax(-1), losses
-
-
-def last_word_metrics(evaluation) -> dict[str, float]:
-    """Metrics of `predictions_and_losses`, over rows whose labels are the tokens of the last word."""
-    (tokens, losses), labels = evaluation.predictions, evaluation.label_ids
-    learned = labels != -100
-    right = tokens == labels
-    return {
-        "last_word_accuracy": float((right | ~learned).all(axis=1).mean()),
-        "token_accuracy": float(right[learned].mean()),
-        "token_loss": float(losses[learned].astype("float64").mean()),
-    }
-
-
-def _check_best_metric(name: str | None):
-    known = ("loss", "perplexity", "last_word_accuracy", "token_accuracy")
-    if name is not None and name.removeprefix("eval_") not in known:
-        raise ValueError(f"`metric_for_best_model` must be one of {', '.join(map(repr, known))}, got {name!r}.")
 
 
 def _row_lengths(dataset) -> list[int]:
