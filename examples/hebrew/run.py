@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,61 +224,107 @@ def is_done(output: Path, stage: Stage) -> bool:
     return record["command"] == stage.command and record["exit_code"] == 0
 
 
-def run_stage(output: Path, stage: Stage) -> int:
-    """Run one stage, with its output in `logs/`, and record how it went. Returns the exit code."""
-    for link, target in stage.links.items():
-        target.mkdir(parents=True, exist_ok=True)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(target, link.parent))
-    log = output / "logs" / f"{stage.name.replace(':', '.')}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    path = record_path(output, stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    previous = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    # Seconds of attempts that failed count, unless the command has changed since.
-    before = previous.get("seconds", 0.0) if previous.get("command") == stage.command else 0.0
-    record = {
-        "stage": stage.name,
-        "command": stage.command,
-        "exit_code": None,
-        "seconds": before,
-        "date": str(datetime.date.today()),
-    }
-    record |= {"machine": platform.machine(), "cpus": os.cpu_count()}
-    start = time.monotonic()
-    with open(log, "ab") as file:
-        process = subprocess.Popen(stage.command, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            write_json(path, record | {"seconds": round(before + time.monotonic() - start, 1)})
-            raise
-    record["seconds"] = round(before + time.monotonic() - start, 1)
-    record["peak_memory"] = usage.ru_maxrss * 1024
-    process.returncode = record["exit_code"] = os.waitstatus_to_exitcode(status)
-    write_json(path, record)
-    return record["exit_code"]
+class Running:
+    """A stage whose command has been started, with its output in `logs/`."""
+
+    def __init__(self, output: Path, stage: Stage, threads: int):
+        for link, target in stage.links.items():
+            target.mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(target, link.parent))
+        self.stage = stage
+        self.log = output / "logs" / f"{stage.name.replace(':', '.')}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._path = record_path(output, stage)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        previous = json.loads(self._path.read_text("utf-8")) if self._path.exists() else {}
+        # Seconds of attempts that failed count, unless the command has changed since.
+        self._before = previous.get("seconds", 0.0) if previous.get("command") == stage.command else 0.0
+        self._threads = threads
+        self._start = time.monotonic()
+        with open(self.log, "ab") as file:
+            self.process = subprocess.Popen(
+                stage.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )
+
+    def ended(self, exit_code: int | None, peak_memory: int | None = None) -> None:
+        """Record how it went; `exit_code` is None where the command was stopped."""
+        self.process.returncode = exit_code
+        record = {
+            "stage": self.stage.name,
+            "command": self.stage.command,
+            "exit_code": exit_code,
+            "seconds": round(self._before + time.monotonic() - self._start, 1),
+            "peak_memory": peak_memory,
+            "date": str(datetime.date.today()),
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": self._threads,
+        }
+        write_json(self._path, record)
+
+    def stop(self) -> None:
+        """End the command; what it has saved is where the next attempt goes on."""
+        self.process.terminate()
+        self.process.wait()
+        self.ended(None)
 
 
-def run_queue(output: Path, queue: Sequence[Stage]) -> list[str]:
-    """Run what is not done, in order; what needs a stage that failed is left out. Returns the names not done."""
+def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1) -> list[str]:
+    """Run what is not done, in order; what needs a stage that failed is left out.
+
+    Args:
+        output: folder of everything.
+        queue: each stage after what it needs.
+        jobs: how many stages at a time, each with its share of the processor's threads. For models as small as those of
+            two cores, two stages with a thread each are done sooner than one after the other with two.
+
+    Returns:
+        The names of stages that are not done.
+    """
+    numbers = {stage.name: number for number, stage in enumerate(queue, start=1)}
+    waiting = [stage for stage in queue if not is_done(output, stage)]
+    running: dict[int, Running] = {}
     undone: list[str] = []
-    for number, stage in enumerate(queue, start=1):
-        if is_done(output, stage):
-            continue
-        if lacking := [need for need in stage.needs if need in undone]:
-            print(f"[{number}/{len(queue)}] {stage.name}: left out, {lacking[0]} is not done", flush=True)
-            undone.append(stage.name)
-            continue
-        print(f"[{number}/{len(queue)}] {stage.name}: {shown(stage.command)}", flush=True)
-        if code := run_stage(output, stage):
-            log = output / "logs" / f"{stage.name.replace(':', '.')}.log"
-            print(f"{stage.name} failed with exit code {code}; see {log}", file=sys.stderr, flush=True)
-            undone.append(stage.name)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    try:
+        while waiting or running:
+            for stage in list(waiting):
+                position = f"[{numbers[stage.name]}/{len(queue)}] {stage.name}"
+                if lacking := [need for need in stage.needs if need in undone]:
+                    print(f"{position}: left out, {lacking[0]} is not done", flush=True)
+                    undone.append(stage.name)
+                    waiting.remove(stage)
+                    continue
+                busy = {one.name for one in waiting} | {one.stage.name for one in running.values()}
+                if len(running) == jobs or busy.intersection(stage.needs) or _share(stage, running.values()):
+                    continue
+                print(f"{position}: {shown(stage.command)}", flush=True)
+                started = Running(output, stage, threads)
+                running[started.process.pid] = started
+                waiting.remove(stage)
+            if not running:
+                continue
+            pid, status, usage = os.wait4(-1, 0)
+            ended = running.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            ended.ended(code, usage.ru_maxrss * 1024)
+            if code:
+                print(f"{ended.stage.name} failed with exit code {code}; see {ended.log}", file=sys.stderr, flush=True)
+                undone.append(ended.stage.name)
+    finally:
+        for one in running.values():
+            one.stop()
     return undone
+
+
+def _share(stage: Stage, running: Iterable[Running]) -> bool:
+    """Whether a running stage fills the same linked folder: what one of them learns, the other finds there later."""
+    return any(set(stage.links.values()) & set(one.stage.links.values()) for one in running)
 
 
 def with_needs(queue: Sequence[Stage], patterns: Sequence[str]) -> list[Stage]:
@@ -332,6 +378,7 @@ def main():
     parser.add_argument(
         "--only", action="append", metavar="PATTERN", help="stages to run, with what they need; repeatable"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="stages at a time, each with its share of the cores")
     parser.add_argument("--list", action="store_true", help="show what is done and what is missing")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that are not done")
     for role in ROLES:
@@ -365,7 +412,7 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     try:
         with locked(output):
-            undone = run_queue(output, queue)
+            undone = run_queue(output, queue, options.jobs)
     except BlockingIOError as error:
         sys.exit(f"Error: {error}")
     if undone:
