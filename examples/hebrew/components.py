@@ -128,6 +128,9 @@ def train_translator(
     tokenizer = marian_tokenizer(pairs, codes[source], codes[target], sizes["vocab_size"], folder)
     tokenizer.model_max_length = sizes["max_length"]
     model = new_translator(tokenizer, sizes)
+    if not torch.accelerator.is_available():
+        # The fused attention of processors prepares a product of its own for each sentence and head, at every new length.
+        model.set_attn_implementation("eager")
 
     def rows(pairs):
         def encode(batch):

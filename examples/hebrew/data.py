@@ -19,9 +19,7 @@ from typing import NamedTuple
 
 import yaml
 
-from tall_hf.data import CorpusSettings
-from tall_hf.data.corpus import in_validation
-from tall_hf.data.words import count_words, is_word, normalize, split_last_word, words_of
+from tall_hf.data.words import count_words, normalize, words_of
 
 
 ROLES = ("train", "validation", "held_out")
@@ -167,24 +165,6 @@ def _askable(row: Row, language: dict) -> bool:
     return row.text is not None and language["min_words"] <= count_words(row.text) <= language["max_words"]
 
 
-def cut(text: str, times: int, min_words: int) -> list[str]:
-    """Up to `times` beginnings of a sentence, each of at least `min_words` words: more words to predict, from the same text.
-
-    `tall prepare` divides training from validation by the sentence; what it puts into validation is not cut, and no
-    beginning is made that would go there.
-    """
-    if _is_validation(text):
-        return []
-    words = text.split()
-    lengths = sorted(range(min_words, len(words)), key=lambda length: digest(f"{length} {text}"))[:times]
-    beginnings = (" ".join(words[:length]) for length in sorted(lengths))
-    return [one for one in beginnings if is_word(one.split()[-1]) and not _is_validation(one)]
-
-
-def _is_validation(text: str) -> bool:
-    return in_validation(" ".join(split_last_word(text)), CorpusSettings().validation_share)
-
-
 def write_lines(path: Path, lines: Iterable[str | dict]) -> int:
     """Write texts, or JSON rows, a line each; whole or not at all.
 
@@ -207,7 +187,7 @@ def write_lines(path: Path, lines: Iterable[str | dict]) -> int:
     return count
 
 
-def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[tuple[int | None, int]] = ()) -> None:
+def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int] = ()) -> None:
     """Write the files of a language to `output`.
 
     `pairs.train.jsonl` and `pairs.validation.jsonl` (english, text) are for the translators, `english.train.txt` and
@@ -220,8 +200,7 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[tup
         language: as `read_language` gives it.
         folder: where its files are.
         output: folder to write to.
-        subsets: for each (sentences, cuts) a further `text-SENTENCES-CUTS.jsonl`: so many of the first sentences (all if
-            None), each also cut in so many places.
+        subsets: for each number a further `text-NUMBER.jsonl` with so many of the first sentences.
     """
     niqqud, limit = language["strip_niqqud"], language["held_out"]
     rows = []
@@ -263,16 +242,10 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[tup
     write("english.train.txt", (english[name] for name in shuffled[kept:]))
 
     texts = {row.text: row for row in train if row.source.get("adapters", True) and _askable(row, language)}
-    for sentences, cuts in {(None, 0), *subsets}:
+    for sentences in {None, *subsets}:
         chosen = itertools.islice(texts.items(), sentences)
-        write(
-            text_name(sentences, cuts),
-            (
-                {"text": one, "group": row.source["domain"]}
-                for text, row in chosen
-                for one in (text, *cut(text, cuts, language["min_words"]))
-            ),
-        )
+        rows = ({"text": text, "group": row.source["domain"]} for text, row in chosen)
+        write(text_name(sentences), rows)
     write("held_out.jsonl", map(question, divided["held_out"]))
     if with_english := [row for row in divided["held_out"] if row.english]:
         write("held_out.references.jsonl", map(question, with_english))
@@ -283,13 +256,9 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[tup
     write_json(output / "counts.json", counts)
 
 
-def text_name(sentences: int | None, cuts: int) -> str:
+def text_name(sentences: int | None) -> str:
     """The file of the TALL's training text."""
-    return (
-        "text"
-        + "".join(f"-{part}" for part in (sentences or "all", f"{cuts}cuts")) * bool(sentences or cuts)
-        + ".jsonl"
-    )
+    return f"text-{sentences}.jsonl" if sentences else "text.jsonl"
 
 
 def write_json(path: Path, value) -> None:
@@ -310,16 +279,9 @@ def main():
     parser.add_argument("language", help="configuration of the language, such as he.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data files")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument(
-        "--subset",
-        action="append",
-        default=[],
-        metavar="SENTENCES:CUTS",
-        help="a further training text; may be repeated",
-    )
+    parser.add_argument("--subset", type=int, action="append", default=[], help="a smaller training text; repeatable")
     options = parser.parse_args()
-    subsets = [[int(part) if part != "all" else None for part in one.split(":")] for one in options.subset]
-    write_data(read_language(options.language), options.data, options.output, map(tuple, subsets))
+    write_data(read_language(options.language), options.data, options.output, options.subset)
 
 
 if __name__ == "__main__":

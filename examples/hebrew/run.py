@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 TALL = [sys.executable, "-m", "tall_hf.cli"]
 ROLES = ("lr_hr", "llm", "hr_lr")
 _ITEM_KEYS = {
-    "row": {"row", "like", "compose", "train", "sentences", "cuts", "random_llm"},
+    "row": {"row", "like", "compose", "train", "sentences", "truncation", "random_llm"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed", "exclude_overlap"},
     "references": {"references", "sets"},
 }
@@ -103,8 +103,8 @@ def build_queue(
         return name
 
     command = [sys.executable, HERE / "data.py", paths["language"], "--data", paths["data"], "--output", text]
-    for sentences, cuts in sorted(subsets - {(None, 0)}, key=str):
-        command += ["--subset", f"{sentences or 'all'}:{cuts}"]
+    for sentences in sorted(subsets - {None}):
+        command += ["--subset", sentences]
     add("data", command)
 
     def component(part):
@@ -133,18 +133,19 @@ def build_queue(
         needs = [need for _, stages in found.values() for need in stages]
         return folder, add(f"compose:{row['row']}", command, needs)
 
-    def prepared(row):
+    def prepared(row, truncation):
         """Rows to train on are the same for all TALLs with these tokenizers and this translator."""
-        folder = output / "prepared" / text_name(*_subset(row, scale)).removesuffix(".jsonl")
+        source = text / text_name(_subset(row, scale))
+        folder = output / "prepared" / f"{source.stem}-{truncation}"
         model, need = composed(row)
-        command = [*TALL, "prepare", text / text_name(*_subset(row, scale)), "--model", model, "--output", folder]
+        command = [*TALL, "prepare", source, "--model", model, "--output", folder, "--truncation", truncation]
         command += ["--min-words", language["min_words"], "--max-words", language["max_words"]]
         command += ["--strip-niqqud"] * language["strip_niqqud"]
         return folder, add(f"prepare:{folder.name}", command, ["data", need])
 
     def trained(row):
         model, need = composed(row)
-        dataset, prepare_need = prepared(row)
+        dataset, prepare_need = prepared(row, row.get("truncation", "last_word"))
         folder = output / "trained" / row["row"]
         command = [*TALL, "train", "--model", model, "--dataset", dataset, "--output_dir", folder, "--resume"]
         for name, value in {**scale["train"], **row["train"]}.items():
@@ -157,7 +158,9 @@ def build_queue(
             continue
         tests = item.get("sets", ["held_out", *language["question_tests"]])
         chosen = {name: trained(rows[name]) for name in item.get("rows", [item.get("references")])}
-        dataset, prepare_need = prepared({**next(rows[name] for name in chosen), **_subset_keys(item)})
+        # What rivals learn from: the same sentences, without their last word.
+        first = next(rows[name] for name in chosen)
+        dataset, prepare_need = prepared({**first, "sentences": item.get("sentences")}, "last_word")
         for test in tests:
             kind = "evaluation" if "evaluation" in item else "references"
             name = item[kind] if kind == "evaluation" else f"references_{item[kind]}"
@@ -194,12 +197,8 @@ def build_queue(
     return list(queue.values())
 
 
-def _subset(item: dict, scale: dict) -> tuple[int | None, int]:
-    return item.get("sentences", scale.get("sentences")), item.get("cuts", 0)
-
-
-def _subset_keys(item: dict) -> dict:
-    return {name: item[name] for name in ("sentences", "cuts") if name in item}
+def _subset(item: dict, scale: dict) -> int | None:
+    return item.get("sentences") or scale.get("sentences")
 
 
 def shown(command: Sequence[str]) -> str:

@@ -51,6 +51,11 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class Truncation(StrEnum):
+    last_word = "last_word"
+    random_word = "random_word"
+
+
 class Backend(StrEnum):
     """What runs the LR→HR translator."""
 
@@ -139,6 +144,10 @@ def prepare(
     max_words: Annotated[int, typer.Option(help="Leave out longer sentences.")] = 30,
     strip_niqqud: Annotated[bool, typer.Option(help="Remove Hebrew vowel points.")] = False,
     validation_share: Annotated[float, typer.Option(help="Share of the sentences kept for validation.")] = 0.02,
+    truncation: Annotated[
+        Truncation,
+        typer.Option(help="What training sentences lose: last_word, or all from a random_word on (see the guide)."),
+    ] = "last_word",
     num_beams: Annotated[
         int | None, typer.Option(help="Of the translation; the translator's own if not given.")
     ] = None,
@@ -156,7 +165,7 @@ def prepare(
     Example: tall prepare hebrew.txt.gz --model outputs/hebrew --output data/hebrew
     """
     with _UserErrors():
-        settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share)
+        settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share, truncation=str(truncation))
         check_prepared_output(output)
         _check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True).to(launched_processes().device)

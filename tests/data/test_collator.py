@@ -61,11 +61,13 @@ def test_batch_is_shifted_padded_and_masked():
         ({"loss_positions": "last_n", "last_n": 1}, 1, 1),
         ({"loss_positions": "last_n", "last_n": 4}, 4, 3),
         ({"loss_positions": "last_n", "last_n": 100}, 6, 3),
+        ({"loss_positions": "continuation"}, 4, 2),
         ({"loss_positions": "all"}, 6, 3),
     ],
 )
 def test_loss_positions(settings, long, short):
-    batch = LastTokenCollator(Processor(), **settings)([LONG, SHORT])
+    rows = [{**LONG, "continuation_length": 4}, {**SHORT, "continuation_length": 2}]
+    batch = LastTokenCollator(Processor(), **settings)(rows)
     for row, labels, learned in zip((LONG, SHORT), batch["labels"].tolist(), (long, short), strict=True):
         length = len(row["labels"])
         expected = [-100] * (length - learned) + row["labels"][length - learned :]
@@ -145,7 +147,10 @@ def test_a_target_without_words_is_refused(labels):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss_positions": "last"}, "must be one of 'last_token', 'last_word', 'last_n', 'all', got 'last'"),
+        (
+            {"loss_positions": "last"},
+            "must be one of 'last_token', 'last_word', 'last_n', 'continuation', 'all', got 'last'",
+        ),
         ({"loss_positions": "last_n"}, "`last_n` goes with"),
         ({"last_n": 2}, "`last_n` goes with"),
         ({"loss_positions": "last_n", "last_n": 0}, "`last_n` must be at least 1, got 0"),

@@ -31,6 +31,19 @@ def test_a_script_without_spaces_is_divided_by_the_split_that_is_given():
     assert rows[0] == {"sentence": "我住在北京", "truncated": "我住在北", "missing_word": "京", "is_validation": False}
 
 
+def test_a_random_word_is_drawn_by_the_sentence_alone_and_leaves_enough_before_it():
+    sentences = [f"אחת, שתיים - שלוש {i} ארבע חמש" for i in range(300)]
+    settings = CorpusSettings(min_words=3, validation_share=0.2, truncation="random_word")
+    rows = {row["sentence"]: row for row in clean_sentences(sentences, settings, CorpusCounts())}
+    drawn = set()
+    for sentence, row in rows.items():
+        assert sentence.startswith(f"{row['truncated']} {row['missing_word']}")
+        drawn.add((row["is_validation"], len(row["truncated"].split())))
+    # The dash is no word: one of "שלוש", the number, "ארבע" and "חמש" is the word that is missing first.
+    assert drawn == {(True, 6), (False, 3), (False, 4), (False, 5), (False, 6)}
+    assert list(clean_sentences(sentences[7:8], settings, CorpusCounts())) == [rows[sentences[7]]]
+
+
 def test_the_share_of_validation_is_about_what_was_asked_for():
     sentences = [f"משפט מספר {i}" for i in range(5000)]
     assert 0.08 < sum(in_validation(s, 0.1) for s in sentences) / 5000 < 0.12
@@ -69,6 +82,8 @@ def test_all_filtered_away_says_which_filter_took_them(tmp_path):
 
 
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match="truncation.*last_word.*random_word.*'middle'"):
+        CorpusSettings(truncation="middle")
     with pytest.raises(ValueError, match="min_words=1, max_words=30"):
         CorpusSettings(min_words=1)
     with pytest.raises(ValueError, match="min_words=6, max_words=5"):

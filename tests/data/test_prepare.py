@@ -1,5 +1,6 @@
 """The prepared folder: rows the collator takes, labels that spell the sentence, reruns that trust it, and its owner."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -16,8 +17,9 @@ from typer.testing import CliRunner
 
 from tall_hf import LastTokenCollator, publishing
 from tall_hf.cli import app
-from tall_hf.data import CorpusSettings, load_prepared, prepare
+from tall_hf.data import CorpusSettings, load_prepared, prepare, strip_punctuation
 from tall_hf.data import translation as translation_module
+from tall_hf.data.prepare import prepared_truncation
 
 
 SETTINGS = CorpusSettings(min_words=3, validation_share=0.2)
@@ -52,12 +54,14 @@ def test_rows_are_what_the_processor_makes_and_the_collator_takes(run, composed,
     splits = run(tmp_path / "data")
     assert set(splits) == {"train", "validation"}
     for name, rows in splits.items():
-        assert rows.column_names == ["input_ids", "llm_input_ids", "labels"]
+        assert rows.column_names == ["input_ids", "llm_input_ids", "labels", "continuation_length"]
         texts = load_from_disk(str(tmp_path / "data" / "translations"))[name]
         assert texts.column_names == ["sentence", "truncated", "missing_word", "translation"]
         for row, text in zip(rows, texts, strict=True):
             assert processor.decode_target(row["labels"]) == text["sentence"]
             assert text["sentence"] == f"{text['truncated']} {text['missing_word']}"
+            length = row.pop("continuation_length")
+            assert processor.decode_target(row["labels"][-length:]) == text["missing_word"]
             assert row == {
                 key: value[0]
                 for key, value in processor(
@@ -73,6 +77,26 @@ def test_rows_are_what_the_processor_makes_and_the_collator_takes(run, composed,
     learned = [row[row != -100].tolist() for row in batch["labels"]]
     words = load_from_disk(str(tmp_path / "data" / "translations"))["train"]["missing_word"][:4]
     assert [processor.decode_target(row) for row in learned] == words
+
+
+def test_truncation_at_random_words_leaves_several_words_to_learn(run, composed, tmp_path):
+    model, processor = composed("gated")
+    settings = dataclasses.replace(SETTINGS, truncation="random_word")
+    splits = run(tmp_path / "data", settings=settings)
+    texts = load_from_disk(str(tmp_path / "data" / "translations"))
+    collator = LastTokenCollator(processor, loss_positions="continuation")
+    counts = {"train": set(), "validation": set()}
+    for name, rows in splits.items():
+        for row, text in zip(rows, texts[name], strict=True):
+            labels = collator([row])["labels"][0]
+            continuation = processor.decode_target(labels[labels != -100])
+            assert f"{text['truncated']} {continuation}" == text["sentence"]
+            assert strip_punctuation(continuation.split()[0]) == text["missing_word"]
+            assert len(text["truncated"].split()) >= SETTINGS.min_words - 1
+            counts[name].add(len(continuation.split()))
+    assert counts["validation"] == {1}
+    assert {1, 2} < counts["train"]
+    assert prepared_truncation(tmp_path / "data") == "random_word"
 
 
 def test_counts_and_settings_are_printed_and_saved(run, console, tmp_path):

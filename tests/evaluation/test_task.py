@@ -1,5 +1,6 @@
 """From texts to questions: what is left out under which protocol, which sentences are drawn, and overlap with training."""
 
+import dataclasses
 import io
 import random
 
@@ -195,7 +196,7 @@ def test_training_text_is_what_was_prepared(composed, tmp_path):
     texts = [f"דנה גרה בבית מספר {i}." for i in range(12)]
     settings = CorpusSettings(min_words=3, validation_share=0.3)
 
-    def prepared(name, texts):
+    def prepared(name, texts, settings=settings):
         quiet = Console(file=io.StringIO())
         prepare(*composed("gated"), texts, tmp_path / name, settings=settings, console=quiet, num_beams=1)
         return training_text(tmp_path / name)
@@ -210,3 +211,5 @@ def test_training_text_is_what_was_prepared(composed, tmp_path):
     assert counts.overlapping == 12
     with pytest.raises(FileNotFoundError, match="run `tall prepare`"):
         training_text(tmp_path)
+    with pytest.raises(ValueError, match="'random_word'.*last_word, too"):
+        prepared("d", texts, dataclasses.replace(settings, truncation="random_word"))

@@ -95,18 +95,16 @@ def _keys(path, *columns):
 
 
 def test_nothing_that_is_asked_or_tested_is_learned(folder, tmp_path):
-    data.write_data(LANGUAGE, folder, tmp_path, [(100, 0), (None, 2)])
+    data.write_data(LANGUAGE, folder, tmp_path, [100])
     counts = json.loads((tmp_path / "counts.json").read_text("utf-8"))
     learned = {name for name in counts if ".train." in name or name.startswith("text")}
     assert learned == {
         "pairs.train.jsonl",
         "english.train.txt",
         "text.jsonl",
-        "text-100-0cuts.jsonl",
-        "text-all-2cuts.jsonl",
+        "text-100.jsonl",
     }
-    assert counts["text-100-0cuts.jsonl"] == 100
-    assert counts["text-all-2cuts.jsonl"] > counts["text.jsonl"]
+    assert counts["text-100.jsonl"] == 100
     evaluated = ("held_out.jsonl", "asked.jsonl", "small.pairs.jsonl", "pairs.validation.jsonl")
     kept_away = set().union(*(_keys(tmp_path / name, "text", "english") for name in evaluated))
     assert len(kept_away) > 100
@@ -126,15 +124,6 @@ def test_the_same_sentences_are_drawn_each_time(folder, tmp_path):
         data.write_data(LANGUAGE, folder, tmp_path / name)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-
-
-def test_cuts_are_beginnings_that_end_in_a_word():
-    text = "one two three four five - six seven eight nine ten"
-    cuts = [data.cut(f"{text} {i}", 3, min_words=5) for i in range(50)]
-    assert {len(one) for one in cuts} >= {3}
-    assert all(
-        f"{text} {i}".startswith(one) and one[-1] != "-" for i, beginnings in enumerate(cuts) for one in beginnings
-    )
 
 
 @pytest.mark.parametrize("language", ["he", "sw"])

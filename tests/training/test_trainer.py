@@ -298,6 +298,7 @@ def test_length_groups_come_in_an_order_of_their_epoch(trainer):
         ({"alignment_learning_rate": "fast"}, "alignment_learning_rate.*'fast'"),
         ({"loss_curriculum": 1.0}, "loss_curriculum.*below 1"),
         ({"loss_curriculum": 0.5, "loss_positions": "all"}, "loss_curriculum"),
+        ({"loss_curriculum": 0.5, "loss_positions": "continuation"}, "loss_curriculum.*leave it at 0"),
         ({"frozen_dtype": "int8"}, "frozen_dtype.*bfloat16.*'int8'"),
         ({"early_stopping_patience": 2}, "early_stopping_patience.*eval_strategy"),
         ({"bf16_full_eval": True}, "would round the trained weights"),

@@ -8,7 +8,7 @@ import torch
 from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
 
 
-LOSS_POSITIONS = ("last_token", "last_word", "last_n", "all")
+LOSS_POSITIONS = ("last_token", "last_word", "last_n", "continuation", "all")
 
 
 @dataclass
@@ -16,12 +16,15 @@ class LastTokenCollator:
     """Pad source, translation and target, shift the target right, and choose where there is a loss.
 
     Rows hold `input_ids`, `llm_input_ids` and `labels`, as `processor(text=..., translations=..., text_target=...)` makes
-    them: unpadded, `labels` being the whole target sentence. Other columns are ignored.
+    them: unpadded, `labels` being the whole target sentence. Other columns are ignored, but for `continuation_length`, how
+    many labels stand behind the truncated sentence, which `tall_hf.data.prepare` adds and "continuation" needs.
 
     Args:
         processor: the model's processor, for padding and start tokens and to know which tokens begin a word.
         loss_positions: "last_word" learns every token of the last word, which is what the task asks for; "last_token"
-            only its last token, as the authors' code does; "last_n" the last `last_n` tokens; "all" the whole sentence.
+            only its last token, as the authors' code does; "last_n" the last `last_n` tokens; "continuation" every token
+            behind the truncated sentence, several words where the corpus was truncated at random words; "all" the whole
+            sentence, most of which the source side has read.
         last_n: how many tokens "last_n" learns.
 
     Raises:
@@ -48,14 +51,21 @@ class LastTokenCollator:
         start_ids = self.processor.decoder_start_token_ids
         decoder_rows = [start_ids + target[:-1] for target in targets]
         # A start token's successor is the first word only behind the last start token.
-        label_rows = [[-100] * (len(start_ids) - 1) + self._labels(target) for target in targets]
+        label_rows = [
+            [-100] * (len(start_ids) - 1) + self._labels(target, row)
+            for target, row in zip(targets, rows, strict=True)
+        ]
 
         batch = {}
         for name, ids, pad in (
-            ("input_ids", [_column(row, "input_ids") for row in rows], self.processor.source_tokenizer.pad_token_id),
+            (
+                "input_ids",
+                [list(_column(row, "input_ids")) for row in rows],
+                self.processor.source_tokenizer.pad_token_id,
+            ),
             (
                 "llm_input_ids",
-                [_column(row, "llm_input_ids") for row in rows],
+                [list(_column(row, "llm_input_ids")) for row in rows],
                 self.processor.llm_tokenizer.pad_token_id,
             ),
             ("decoder_input_ids", decoder_rows, start_ids[0]),
@@ -66,7 +76,7 @@ class LastTokenCollator:
 
     def _target(self, row) -> list[int]:
         """A row's target without an end or padding that a tokenizer may have put behind it, its end kept if too long."""
-        target = _column(row, "labels")
+        target = list(_column(row, "labels"))
         tokenizer = self.processor.tokenizer
         while target and target[-1] in (tokenizer.eos_token_id, tokenizer.pad_token_id):
             target.pop()
@@ -78,11 +88,12 @@ class LastTokenCollator:
             target = target[-longest:]
         return target
 
-    def _labels(self, target: list[int]) -> list[int]:
+    def _labels(self, target: list[int], row: dict[str, Any]) -> list[int]:
         learned = {
             "last_token": lambda: 1,
             "last_word": lambda: self._last_word_length(target),
             "last_n": lambda: self.last_n,
+            "continuation": lambda: int(_column(row, "continuation_length")),
             "all": lambda: len(target),
         }[self.loss_positions]()
         silent = max(0, len(target) - learned)
@@ -94,10 +105,12 @@ class LastTokenCollator:
         return len(target) - begins[-1] if begins else len(target)
 
 
-def _column(row: dict[str, Any], name: str) -> list[int]:
+def _column(row: dict[str, Any], name: str) -> Any:
     if name not in row:
-        raise ValueError(
-            f"A row has no `{name}`, only {', '.join(sorted(row)) or 'nothing'}. Make rows with "
-            "`processor(text=..., translations=..., text_target=...)`."
+        how = (
+            "`tall prepare`"
+            if name == "continuation_length"
+            else "`processor(text=..., translations=..., text_target=...)`"
         )
-    return list(row[name])
+        raise ValueError(f"A row has no `{name}`, only {', '.join(sorted(row)) or 'nothing'}. Make rows with {how}.")
+    return row[name]

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .arrow import arrow_writer, read_arrow
 from .texts import read_texts
-from .words import count_words, divide_at_last_word, normalize
+from .words import count_words, divide_at_last_word, divide_at_word, normalize
 
 
 _SCHEMA = pa.schema(
@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _ROWS_AT_A_TIME = 1000
+TRUNCATIONS = ("last_word", "random_word")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,10 @@ class CorpusSettings:
         strip_niqqud: remove Hebrew vowel points and cantillation marks.
         validation_share: share of the sentences that go to validation, from 0 (none) to below 1.
         split: divides a sentence into words, in order, each a part of the sentence, for scripts without spaces.
+        truncation: what is taken away of a training sentence: its "last_word", or all from a "random_word" on, drawn by
+            the sentence's hash and with `min_words` - 1 words before it. The source side then has not read, and the
+            target side can learn (`loss_positions="continuation"`), several words of each sentence. Validation
+            sentences always lose their last word alone, which is the task.
     """
 
     min_words: int = 5
@@ -46,6 +51,7 @@ class CorpusSettings:
     strip_niqqud: bool = False
     validation_share: float = 0.02
     split: Callable[[str], list[str]] = str.split
+    truncation: str = "last_word"
 
     def __post_init__(self):
         if not 2 <= self.min_words <= self.max_words:
@@ -55,6 +61,10 @@ class CorpusSettings:
             )
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"`validation_share` must be at least 0 and below 1, got {self.validation_share}.")
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError(
+                f"`truncation` must be one of {', '.join(map(repr, TRUNCATIONS))}, got {self.truncation!r}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; `split` by name, or null where it is the default."""
@@ -115,7 +125,7 @@ def in_validation(sentence: str, share: float) -> bool:
 def clean_sentences(
     texts: Iterable[str | None], settings: CorpusSettings, counts: CorpusCounts
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `sentence` (up to and with the missing word), `truncated`, `missing_word` and `is_validation`.
+    """Rows of `sentence` (up to and with its last word), `truncated`, `missing_word` (the next) and `is_validation`.
 
     Only a hash of each sentence kept stays in memory.
 
@@ -150,12 +160,21 @@ def clean_sentences(
             counts.validation += 1
         else:
             counts.train += 1
+            if settings.truncation == "random_word":
+                truncated, _, word = divide_at_word(sentence, _random_word(sentence, words, settings), settings.split)
         yield {
             "sentence": sentence,
             "truncated": truncated,
             "missing_word": word,
             "is_validation": is_validation,
         }
+
+
+def _random_word(sentence: str, words: int, settings: CorpusSettings) -> int:
+    """The index of a word, the same for the same sentence, with at least `min_words` - 1 words before it."""
+    first = settings.min_words - 1
+    drawn = int.from_bytes(hashlib.sha256(f"truncation {sentence}".encode()).digest()[:8], "big")
+    return first + drawn % (words - first)
 
 
 def build_corpus(

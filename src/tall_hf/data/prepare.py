@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -26,7 +27,10 @@ REPORT = "prepare.json"
 _SHARDS = "shards"
 _STAGING = ".preparing"
 _RESULTS = ("train", "validation", "translations")
-_ROW = Features({name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")})
+_ROW = Features(
+    {name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")}
+    | {"continuation_length": Value("int32")}
+)
 _ROWS_AT_A_TIME = 1000
 
 
@@ -49,7 +53,8 @@ def prepare(
     """Make a folder of training rows from text, and go on where an earlier call was interrupted.
 
     The folder holds `train/` and `validation/` (`input_ids`, `llm_input_ids` and `labels`, as the processor makes them of
-    the truncated sentence, its translation and the sentence up to and with the missing word), `translations/` (the same
+    the truncated sentence, its translation and the whole sentence up to its last word; `continuation_length`, how many of
+    the labels stand behind the truncated sentence), `translations/` (the same
     sentences as text), `shards/` (what `translate_corpus` keeps, for reruns) and `prepare.json` (counts, settings,
     fingerprints). `prepare.json` is put there last: a folder that has it is whole. When it is what these arguments would
     make, nothing is done.
@@ -179,6 +184,15 @@ def load_translations(folder: str | os.PathLike) -> DatasetDict:
     return load_from_disk(str(Path(folder, "translations")))
 
 
+def prepared_truncation(folder: str | os.PathLike) -> str:
+    """What was taken away of the training sentences in a folder that `prepare` made, as `CorpusSettings.truncation`.
+
+    Raises:
+        FileNotFoundError: the folder was not prepared, or not to its end.
+    """
+    return _required_report(Path(folder))["corpus"].get("truncation", "last_word")
+
+
 def check_prepared_output(folder: str | os.PathLike) -> Path:
     """`folder` as a path, if a corpus may be prepared there: it is new, empty, or one of an earlier call.
 
@@ -197,7 +211,7 @@ def _tokenizers_fingerprint(processor: TALLProcessor) -> str:
     """16 hexadecimal digits for what decides a row beside its texts."""
     parts = [tokenizer_digest(processor.source_tokenizer), tokenizer_digest(processor.llm_tokenizer)]
     parts += [tokenizer_digest(processor.tokenizer), processor.source_lang, processor.pivot_lang]
-    parts += [processor.max_source_length, processor.max_translation_length]
+    parts += [processor.max_source_length, processor.max_translation_length, *_ROW]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -212,11 +226,7 @@ def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenize
             np.flatnonzero(chosen), new_fingerprint=_digest(translated._fingerprint, name, "texts")
         )
         rows = splits[name].map(
-            lambda batch: (
-                processor(
-                    text=batch["truncated"], translations=batch["translation"], text_target=batch["sentence"]
-                ).data
-            ),
+            lambda batch: _rows(processor, batch),
             batched=True,
             batch_size=_ROWS_AT_A_TIME,
             remove_columns=texts.column_names,
@@ -229,6 +239,18 @@ def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenize
         rows = Dataset(rows.data, info=rows.info, fingerprint=_digest(translated._fingerprint, name, tokenizers))
         rows.save_to_disk(staging / name)
     splits.save_to_disk(staging / "translations")
+
+
+def _rows(processor: TALLProcessor, batch: dict[str, list[str]]) -> dict[str, list]:
+    rows = processor(text=batch["truncated"], translations=batch["translation"], text_target=batch["sentence"]).data
+    # A word at the truncated sentence's end may be cut into other pieces where the sentence goes on without a space.
+    prefixes = processor.encode_target(batch["truncated"])
+    common = [
+        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(prefix, whole, strict=False)))
+        for prefix, whole in zip(prefixes, rows["labels"], strict=True)
+    ]
+    lengths = [len(whole) - known for whole, known in zip(rows["labels"], common, strict=True)]
+    return {**rows, "continuation_length": lengths}
 
 
 def _digest(*parts: str) -> str:

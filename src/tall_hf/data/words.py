@@ -92,6 +92,23 @@ def divide_at_last_word(sentence: str, split: Callable[[str], list[str]] = str.s
     return "", "", ""
 
 
+def divide_at_word(sentence: str, index: int, split: Callable[[str], list[str]] = str.split) -> tuple[str, str, str]:
+    """As `divide_at_last_word`, at the word of that index, counted from 0: what stands before it, a space or nothing, the word.
+
+    Raises:
+        IndexError: the sentence has fewer words.
+    """
+    end, found = 0, -1
+    for token in split(sentence):
+        start = sentence.find(token, end)
+        end = start + len(token)
+        found += is_word(token)
+        if found == index and is_word(token):
+            truncated = sentence[:start].rstrip()
+            return truncated, sentence[len(truncated) : start][:1], strip_punctuation(token)
+    raise IndexError(f"{sentence!r} has {found + 1} words, so none of index {index}.")
+
+
 def words_of(sentence: str, split: Callable[[str], list[str]] = str.split) -> list[str]:
     """The words of a normalised sentence, without the punctuation around and between them."""
     return [strip_punctuation(token) for token in split(sentence) if is_word(token)]

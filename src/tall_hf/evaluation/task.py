@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datasets import Dataset, IterableDataset
 from rich.table import Table
 
-from tall_hf.data.prepare import load_translations
+from tall_hf.data.prepare import load_translations, prepared_truncation
 from tall_hf.data.texts import read_grouped_texts
 from tall_hf.data.words import is_word, normalize, split_last_word, words_of
 
@@ -175,7 +175,13 @@ def training_text(folder: str | os.PathLike) -> TrainingText:
 
     Raises:
         FileNotFoundError: the folder was not prepared, or not to its end.
+        ValueError: its sentences were truncated elsewhere than before their last word.
     """
+    if (truncation := prepared_truncation(folder)) != "last_word":
+        raise ValueError(
+            f"{folder} was prepared with truncation {truncation!r}, and approaches learn the last word of its sentences: "
+            "prepare the same text with last_word, too, and name that folder here."
+        )
     splits = load_translations(folder)
     fingerprint = hashlib.sha256(" ".join(split._fingerprint for split in splits.values()).encode()).hexdigest()[:16]
     return TrainingText(splits["train"], splits.get("validation"), fingerprint)

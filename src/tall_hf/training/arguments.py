@@ -68,7 +68,8 @@ class TALLTrainingArguments(TrainingArguments):
         metadata={"help": "Peak learning rate of a gated bridge's gate, one number that has to move far; likewise."},
     )
     loss_positions: str = field(
-        default="last_word", metadata={"help": "What is learned: last_token (the paper), last_word, last_n or all."}
+        default="last_word",
+        metadata={"help": "What is learned: last_token (the paper), last_word, last_n, continuation or all."},
     )
     last_n: int | None = field(default=None, metadata={"help": "How many tokens last_n learns."})
     loss_curriculum: float = field(
@@ -146,6 +147,11 @@ class TALLTrainingArguments(TrainingArguments):
             )
         if self.loss_curriculum and self.loss_positions == "all":
             raise ValueError('`loss_curriculum` begins with "all", so with `loss_positions="all"` leave it at 0.')
+        if self.loss_curriculum and self.loss_positions == "continuation":
+            raise ValueError(
+                "`loss_curriculum` cuts its stages out of whole sentences, where nothing shows what the source side has "
+                'read; with `loss_positions="continuation"` leave it at 0.'
+            )
         if self.frozen_dtype is not None and self.frozen_dtype not in FROZEN_DTYPES:
             raise ValueError(
                 f"`frozen_dtype` must be one of {', '.join(map(repr, FROZEN_DTYPES))} or None, got {self.frozen_dtype!r}."

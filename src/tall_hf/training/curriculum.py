@@ -12,7 +12,8 @@ class LossCurriculum:
     A function of the step alone, so a resumed training goes on exactly where it was.
 
     Args:
-        loss_positions: what is learned in the end: "last_token", "last_word", "last_n" or "all".
+        loss_positions: what is learned in the end: "last_token", "last_word", "last_n" or "all"; with no share of "all"
+            before it also "continuation".
         share: part of the training, in [0, 1), that learns "all" tokens before that.
     """
 

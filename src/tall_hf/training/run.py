@@ -16,7 +16,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
 from tall_hf import publishing
-from tall_hf.data.prepare import load_prepared
+from tall_hf.data.prepare import load_prepared, prepared_truncation
 from tall_hf.files import full_disk_named, locked, written_whole
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -204,6 +204,12 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
     model = _load(settings)
     processor = TALLProcessor.from_pretrained(settings.model)
     splits = load_prepared(settings.dataset, model, processor)
+    truncation = prepared_truncation(settings.dataset)
+    if truncation != "last_word" and args.loss_positions not in ("continuation", "all"):
+        raise ValueError(
+            f"{settings.dataset} was prepared with truncation {truncation!r}: its source side lacks several words, and "
+            f'`loss_positions` {args.loss_positions!r} would learn the end of what it lacks. Set it to "continuation".'
+        )
     if "validation" not in splits and args.eval_strategy != "no":
         raise ValueError(
             f"{settings.dataset} has no validation sentences: prepare it with a `validation_share`, or set `eval_strategy` "

@@ -220,6 +220,11 @@ class TALLTrainer(Trainer):
         # Not that of the arguments: `auto_find_batch_size` may have lowered it.
         return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        if "continuation_length" not in self._signature_columns:
+            self._signature_columns.append("continuation_length")  # the collator's; no input of the model
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         # Here and not in the collator: batches are collated ahead of their step.
         return super().get_batch_samples(map(self._narrow, epoch_iterator), num_batches, device)
