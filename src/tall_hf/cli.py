@@ -1,6 +1,5 @@
 """The command `tall`: each verb of the library for a terminal."""
 
-import json
 import shutil
 from enum import StrEnum
 from pathlib import Path
@@ -10,9 +9,9 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers.utils import cached_file
 
 from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, cli_evaluate, components, publishing
+from tall_hf.components import check_tall
 from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
 from tall_hf.data.prepare import check_prepared_output, load_prepared
@@ -167,7 +166,7 @@ def prepare(
     with _UserErrors():
         settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share, truncation=str(truncation))
         check_prepared_output(output)
-        _check_tall(model)
+        check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True).to(launched_processes().device)
         prepare_corpus(
             tall,
@@ -222,7 +221,7 @@ def pretrain_alignment(
                 "`tall pretrain-alignment` works in one process; start it without torchrun or accelerate."
             )
         publishing.check_output(output)
-        _check_tall(model)
+        check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
         processor = TALLProcessor.from_pretrained(model)
         rows = load_prepared(dataset, tall, processor)["train"]
@@ -257,7 +256,7 @@ def train(
     with _UserErrors():
         config, overrides = training_run.read_command_line(arguments)
         settings, args = training_run.read_settings(config, **overrides)
-        _check_tall(settings.model)
+        check_tall(settings.model)
         final = training_run.run(settings, args, resume=resume)
     if args.process_index == 0:
         typer.echo(f"Saved to {final}. `tall predict {final} ...` lists next words.")
@@ -278,7 +277,7 @@ def info(
     """
     console = Console()
     with _UserErrors():
-        _check_tall(model)
+        check_tall(model)
         config = TALLConfig.from_pretrained(model)
         with torch.device("meta"):
             shape = TALLForCausalLM(config)
@@ -317,7 +316,7 @@ def predict(
     """
     console = Console()
     with _UserErrors():
-        _check_tall(model)
+        check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
         processor = TALLProcessor.from_pretrained(model)
         answers = tall.next_words(texts, processor, top_k=top_k)
@@ -342,21 +341,6 @@ def demo(
     """
     with _UserErrors():
         run_demo(texts=text, output=output, seed=seed)
-
-
-def _check_tall(model: str):
-    """ValueError for a checkpoint of another kind; `from_pretrained` would read it as one of ours."""
-    if Path(model).is_dir() and not Path(model, "config.json").is_file():
-        raise FileNotFoundError(f"{model} has no config.json, so no model was saved there.")
-    try:
-        config_file = cached_file(model, "config.json")
-    except OSError as error:
-        raise OSError(f"There is no folder {model}, and as a Hub id it cannot be read: {error}") from error
-    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
-    if config.get("model_type") != "tall":
-        raise ValueError(
-            f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
-        )
 
 
 def _print_alignments(report: PretrainingReport, console: Console):

@@ -1,6 +1,7 @@
 """Compose a TALL from three pretrained checkpoints: Hub ids or folders, each with an optional revision."""
 
 import contextlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -171,6 +173,26 @@ def load_tokenizer(part: Component, token: str | bool | None = None):
             f"{part.name_or_path} has no tokenizer: its files are missing. Save or download them beside the model."
         )
     return tokenizer
+
+
+def check_tall(model: str | os.PathLike, token: str | bool | None = None) -> None:
+    """See that a folder or Hub id holds a TALL; `from_pretrained` would read a checkpoint of another kind as one.
+
+    Raises:
+        ValueError: it is a checkpoint of another kind.
+        OSError: it is not there.
+    """
+    if Path(model).is_dir() and not Path(model, "config.json").is_file():
+        raise FileNotFoundError(f"{model} has no config.json, so no model was saved there.")
+    try:
+        config_file = cached_file(str(model), "config.json", token=token)
+    except OSError as error:
+        raise OSError(f"There is no folder {model}, and as a Hub id it cannot be read: {error}") from error
+    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    if config.get("model_type") != "tall":
+        raise ValueError(
+            f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
+        )
 
 
 def has_llm_layers(config: TALLConfig) -> bool:

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from rich.console import Console
 
+from tall_hf.components import check_tall
 from tall_hf.data.prepare import load_prepared
 from tall_hf.data.translation import translate_corpus, translator_fingerprint
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -18,7 +19,7 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .approach import PROTOCOLS, Approach, Question
 from .approaches.translator_only import TranslatorOnly, check_translator_only
-from .build import Parts, build_approaches, check_tall, is_missing_folder
+from .build import Parts, build_approaches, is_missing_folder
 from .cost import Cost, CostMeter
 from .report import write_report
 from .run import Results, ask_approaches, check_approaches, evaluating_into

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-from transformers.utils import cached_file
 
 from tall_hf.components import Component, load_part, load_tokenizer
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -266,20 +264,6 @@ _MISSING: dict[str, Callable[[Parts], str | None]] = {
         None if importlib.util.find_spec("peft") else "it needs peft; run `pip install 'tall-hf[train]'`"
     ),
 }
-
-
-def check_tall(model: str | os.PathLike, token: str | bool | None = None):
-    """ValueError for a checkpoint of another kind; `from_pretrained` would read it as one of ours.
-
-    Raises:
-        ValueError: it is no TALL.
-        OSError: it is not there.
-    """
-    config = json.loads(Path(cached_file(str(model), "config.json", token=token)).read_text(encoding="utf-8"))
-    if config.get("model_type") != "tall":
-        raise ValueError(
-            f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."
-        )
 
 
 def build_approaches(
