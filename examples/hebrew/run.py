@@ -181,6 +181,7 @@ def build_queue(
             for protocol in scale["evaluate"]["protocols"]:
                 command += ["--protocol", protocol]
             command += ["--budget-steps", scale["evaluate"]["budget_steps"], "--seed", item.get("seed", 0)]
+            command += ["--budget-batch-size", scale["train"]["per_device_train_batch_size"]]
             if item.get("rivals", "all") != "all":
                 asked = ["tall", *item["rivals"], *(["translator_only"] if "without_llm" in item else [])]
                 for approach in asked:

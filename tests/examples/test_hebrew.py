@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 HEBREW = Path(__file__).parents[2] / "examples" / "hebrew"
 sys.path.insert(0, str(HEBREW))
 
+import collect  # noqa: E402
 import data  # noqa: E402
 import run  # noqa: E402
 
@@ -166,6 +168,83 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
     assert "--lr-hr no/such-he-en --llm no/such-llm --hr-lr no/such-en-he" in out
     assert out.count("# would be fetched from the Hub: no/such-") == 3
     assert not list(tmp_path.iterdir())
+
+
+def _entry(accuracy, learned=None, seconds=None):
+    metrics = {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "n": 50}
+    return {
+        "metrics": {**metrics, "top5_accuracy": accuracy, "bits_per_character": 1.5},
+        "comparison": {"adjusted_p_value": 0.25},
+        "splits": {"group": {"news": metrics}},
+        "learned": learned or {},
+        "fitting_cost": None if seconds is None else {"seconds": seconds},
+        "answering_cost": {"seconds": 3.0},
+    }
+
+
+def test_tables_and_the_learning_curve(tmp_path):
+    for name, sentences, accuracy in (("main", 300, 0.5), ("curve_10", 10, 0.3)):
+        dataset = tmp_path / "prepared" / name
+        dataset.mkdir(parents=True)
+        (dataset / "prepare.json").write_text(json.dumps({"counts": {"train": sentences}}))
+        folder = tmp_path / "evaluation" / name / "held_out"
+        folder.mkdir(parents=True)
+        row = "gated" if name == "main" else "gated_10k"
+        approaches = {row: _entry(accuracy), "ngram": _entry(0.2, {"trials": [{}, {}]}, 7)}
+        if name == "main":
+            approaches["lora"] = {"error": "no memory"}
+        report = {
+            "seed": 0,
+            "dataset": str(dataset),
+            "protocols": {"clean": {"questions": 50, "approaches": approaches}},
+        }
+        (folder / "results.json").write_text(json.dumps(report))
+    (tmp_path / "stages").mkdir()
+    stages = {"train:gated": ["x"], "evaluate:main:held_out": [*run.TALL, "evaluate", "gated=a b"]}
+    for name, command in stages.items():
+        record = {
+            "stage": name,
+            "command": command,
+            "seconds": 1234.5,
+            "date": "2026-01-02",
+            "machine": "x86",
+            "cpus": 2,
+        }
+        (tmp_path / "stages" / f"{name.replace(':', '.')}.json").write_text(json.dumps(record))
+    text = "\n".join(collect.evaluation_tables(tmp_path))
+    assert "## main, held_out, protocol clean: 50 questions" in text
+    assert "    tall evaluate 'gated=a b'" in text and "2026-01-02, x86, 2 CPUs; seed 0." in text
+    assert "| gated | 50.00 [40.0, 60.0] | 50.00 | 1.50 | 0.250 | 1 | 1,234 | 3 |" in text.replace("1,235", "1,234")
+    assert "| ngram | 20.00 [10.0, 30.0] | 20.00 | 1.50 | 0.250 | 2 | 7 | 3 |" in text
+    assert "| lora | failed: no memory |" in text
+    assert "news (n=50)" in text
+
+    collect.plot_learning_curve(tmp_path, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    shutil.rmtree(tmp_path / "evaluation" / "curve_10")
+    with pytest.raises(ValueError, match="no two evaluations"):
+        collect.plot_learning_curve(tmp_path, tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_stages_run_after_what_they_need_and_what_failed_is_told(tmp_path, jobs):
+    order = tmp_path / "order"
+
+    def stage(name, needs=(), code="pass"):
+        code = f"open({str(order)!r}, 'a').write({name!r} + ' '); {code}"
+        return run.Stage(name, [sys.executable, "-c", code], list(needs))
+
+    fails = "raise SystemExit(3)"
+    queue = [stage("a"), stage("b", code=fails), stage("c", ["a"]), stage("d", ["b"]), stage("e", ["c"])]
+    assert sorted(run.run_queue(tmp_path, queue, jobs)) == ["b", "d"]
+    done = order.read_text().split()
+    assert sorted(done) == ["a", "b", "c", "e"]
+    assert done.index("a") < done.index("c") < done.index("e")
+    record = json.loads(run.record_path(tmp_path, queue[1]).read_text())
+    assert record["exit_code"] == 3 and record["peak_memory"] > 0
+    # What is done is not done again; what failed is.
+    assert sorted(run.run_queue(tmp_path, queue, jobs)) == ["b", "d"]
+    assert order.read_text().split()[len(done) :] == ["b"]
 
 
 @pytest.mark.slow
