@@ -96,3 +96,31 @@ def tiny_config(part_folders):
         return TALLConfig(**parts_, **switches)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub on this machine (`hub.server.Hub`), which huggingface_hub in this process talks to while a file's tests run.
+
+    So do child processes; with `env=hub.environment()` one starts with a cache of its own, which is empty. Each file's tests have a Hub of their own, so a test that counts
+    requests clears `hub.requests` first, and tests name their repositories apart.
+    """
+    from hub.server import serve  # here, for the web server takes time to import and few tests want it
+    from huggingface_hub import constants, hf_api
+
+    with serve(tmp_path_factory.mktemp("hub")) as served, pytest.MonkeyPatch.context() as patch:
+        environment = served.environment(home=served.folder / "home")
+        # For what is read at each use, and for the processes that this one starts.
+        patch.delenv("HF_HUB_OFFLINE")
+        for name in environment.keys() - os.environ.keys():
+            patch.setenv(name, environment[name])
+        # For what huggingface_hub read when it was imported.
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_CACHE", f"{environment['HF_HOME']}/hub")
+        patch.setattr(constants, "AGENT_HARNESSES_PATH", f"{environment['HF_HOME']}/agent-harnesses.json")
+        patch.setattr(constants, "ENDPOINT", served.endpoint)
+        resolve = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
+        patch.setattr(hf_api.api, "endpoint", served.endpoint)
+        yield served
