@@ -34,16 +34,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
 
     def __init__(self, config: TALLConfig):
-        if config.trainable_only:
-            raise ValueError(
-                "This checkpoint holds the trained adapters only, without the frozen parts they belong to. Load it with "
-                "`tall_hf.load_light(folder)` from the tall-hf package, then save it whole with `save_pretrained`."
-            )
-        if config.lora:
-            raise ValueError(
-                "This checkpoint holds LoRA that is not merged into the frozen parts. Load it with "
-                "`tall_hf.training.lora.load_lora(folder)` from the tall-hf package, then merge and save it."
-            )
+        _check_whole(config)
         config.validate_tall()  # `from_pretrained` may have been given another switch
         super().__init__(config)
         # The head is tied if the composite says so, whatever the translator by itself would do.
@@ -60,6 +51,13 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         self.post_init()
         # Marian leaves its position tables out of a checkpoint; this one holds every part whole.
         self._keys_to_ignore_on_save = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """As in transformers; a checkpoint that only tall-hf can load is refused before its weights are fetched."""
+        if isinstance(config, TALLConfig):  # as the Auto classes hand it over
+            _check_whole(config)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -285,6 +283,20 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             neither is the half of the LR→HR translator that only translates, which stands below it.
         """
         return parameter_table(self)
+
+
+def _check_whole(config):
+    """Refuse the configuration of a checkpoint without the weights of the frozen parts, or with others beside them."""
+    if config.trainable_only:
+        raise ValueError(
+            "This checkpoint holds the trained adapters only, without the frozen parts they belong to. Load it with "
+            "`tall_hf.load_light(folder)` from the tall-hf package, then save it whole with `save_pretrained`."
+        )
+    if config.lora:
+        raise ValueError(
+            "This checkpoint holds LoRA that is not merged into the frozen parts. Load it with "
+            "`tall_hf.training.lora.load_lora(folder)` from the tall-hf package, then merge and save it."
+        )
 
 
 def _label_loss(logits, labels, num_items_in_batch):

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from tall_hf.components import SWITCHES, compose, has_llm_layers
+from tall_hf.components import SWITCHES, Component, compose, has_llm_layers
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -136,7 +138,8 @@ def load_light(
     """Load a light checkpoint, the adapters alone, onto the exact frozen parts it was trained between.
 
     Args:
-        folder: the light checkpoint, such as a Trainer's `checkpoint-500`.
+        folder: the light checkpoint: a folder, such as a Trainer's `checkpoint-500`, or a Hub id with an optional
+            `@revision`, as `tall publish --trainable-only` made it.
         base: a saved TALL to take the frozen parts from; when not given they are composed again from their pinned names
             and revisions.
         attn_implementation: as for `compose`.
@@ -149,9 +152,10 @@ def load_light(
 
     Raises:
         FileNotFoundError: `folder` is no light checkpoint, or a part is no longer where it was.
+        OSError: a file of the checkpoint or of a part cannot be fetched.
         ValueError: the frozen parts are not the pinned ones, or weights are missing or left over.
     """
-    folder = Path(folder)
+    folder = _fetched(folder, token)
     for name in (PINS_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -169,8 +173,10 @@ def load_light(
         )
         _check_switches(model.config, config, base)
     else:
+        specs = {role: _pinned_spec(role, pins) for role in _ROLES}
+        _check_still_there(specs, folder, token)
         model, _ = compose(
-            **{role: _pinned_spec(role, pins) for role in _ROLES},
+            **specs,
             source_lang=processor.source_lang,
             pivot_lang=processor.pivot_lang,
             dtype=pins["dtype"],
@@ -223,6 +229,33 @@ def _pinned_spec(role: str, pins: dict) -> str:
             f"The checkpoint does not say where its part {role!r} came from; give the TALL it was trained from as `base`."
         )
     return part["name_or_path"] + (f"@{part['revision']}" if part.get("revision") else "")
+
+
+def _fetched(folder: str | os.PathLike, token: str | bool | None) -> Path:
+    """The folder of a light checkpoint, which is downloaded if a Hub id is given."""
+    if os.path.isabs(folder) or Path(folder).is_dir():
+        return Path(folder)
+    origin = Component.resolve(folder, token)
+    try:
+        # Before gigabytes of a whole model are fetched.
+        hf_hub_download(origin.name_or_path, PINS_NAME, revision=origin.revision, token=token)
+    except RemoteEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} has no {PINS_NAME}, so it is not a light checkpoint. A whole model loads with "
+            "`TALLForCausalLM.from_pretrained`."
+        ) from error
+    return Path(snapshot_download(origin.name_or_path, revision=origin.revision, token=token))
+
+
+def _check_still_there(specs: dict[str, str], folder: Path, token: str | bool | None) -> None:
+    for role, spec in specs.items():
+        try:
+            Component.resolve(spec, token)
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise FileNotFoundError(
+                f"The part {role!r} that {folder} was trained between, {spec}, is no longer on the Hub, or this token may "
+                "not see it. Give a TALL that has it as `base`."
+            ) from error
 
 
 def _switches(config: TALLConfig) -> dict:

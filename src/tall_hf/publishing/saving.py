@@ -10,6 +10,8 @@ from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 
+# In bytes; larger weights are saved in several files, which need less memory to load and are easier to upload.
+MAX_SHARD_SIZE = 5 * 10**9
 # What a saved TALL consists of; a folder with anything else in it is not replaced.
 _OWN_FILES = (
     "*.safetensors",
@@ -42,7 +44,7 @@ def save(model: TALLForCausalLM, processor: TALLProcessor, folder: str | os.Path
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
         staging = Path(aside) / "new"
-        model.save_pretrained(staging)
+        model.save_pretrained(staging, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(staging)
         old = Path(aside) / "old"
         if folder.exists():

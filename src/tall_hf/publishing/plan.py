@@ -1,0 +1,247 @@
+"""Which files of a training go up to the Hub: an allow-list, and configurations without the names of local folders."""
+
+import fnmatch
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import ModelCard
+from transformers.utils import logging
+
+from tall_hf import hub_cards
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.training.light import PINS_NAME, save_light
+
+from .remote_code import (
+    CODE_PATTERN,
+    code_in_folder,
+    differing,
+    installed_code,
+    with_installed_auto_map,
+    with_installed_processor,
+)
+from .saving import MAX_SHARD_SIZE
+
+
+logger = logging.get_logger(__name__)
+
+ROLES = ("lr_hr", "llm", "hr_lr")
+_MODEL_FOLDER = "model"  # in what `tall train` writes
+_CONFIG = "config.json"
+_PROCESSOR_CONFIG = "processor_config.json"
+_HANDLER = "handler.py"
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "*vocab.json",
+    "vocab.txt",
+    "*.spm",
+    "*.model",
+)
+_TOKENIZER_FOLDERS = ("source_tokenizer", "llm_tokenizer")
+# All that publishing ever writes to a repository, apart from the card; what else is there is left alone.
+_PUBLISHED = (
+    _CONFIG,
+    "generation_config.json",
+    _PROCESSOR_CONFIG,
+    PINS_NAME,
+    _HANDLER,
+    _WEIGHTS,
+    "model-*-of-*.safetensors",
+    _INDEX,
+    CODE_PATTERN,
+    *_TOKENIZER_FILES,
+)
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file to publish: its path in the repository, its size in bytes, and where its content is, or the content."""
+
+    path_in_repo: str
+    size: int
+    source: Path | bytes
+
+
+def plan(
+    folder: str | os.PathLike, *, trainable_only: bool = False, card: ModelCard | str | None = None
+) -> list[PublishedFile]:
+    """The files that `publish` uploads of a trained model. Nothing is written, and no network is used.
+
+    Weights, configurations and tokenizers come from the folder, the remote code from the installed package: it is what the
+    local model runs, and what the published one is compared with. Everything else in the folder stays there.
+
+    Args:
+        folder: what `tall train` wrote, its `model/`, or any saved TALL; with `trainable_only` also a light checkpoint.
+        trainable_only: the adapters alone, with the pinned names and revisions of the frozen parts.
+        card: the README.md; without it none is planned.
+
+    Returns:
+        The files in the order of their paths.
+
+    Raises:
+        FileNotFoundError: there is no saved TALL, or a file of it is missing.
+        ValueError: it is a checkpoint of another kind, it has LoRA that is not merged, it is light and `trainable_only` is
+            not set, or `trainable_only` is set and a frozen part is not the one of a pinned Hub revision.
+    """
+    folder = model_folder(folder)
+    config = read_config(folder)
+    if config["lora"]:
+        raise ValueError(
+            f"{folder} has LoRA that is not merged: load it with `load_lora`, `merge_lora` it, and save it."
+        )
+    is_light = config["trainable_only"]
+    if is_light and not trainable_only:
+        raise ValueError(
+            f"{folder} holds the trained adapters only. Publish it as such, with `--trainable-only` (`trainable_only=True`), "
+            "or load it with `tall_hf.load_light` and save it whole first."
+        )
+    if trainable_only:
+        check_pinned(config, folder)
+    if names := differing(code_in_folder(folder)):
+        logger.warning(
+            f"The remote code in {folder} differs from the installed tall-hf in {', '.join(names)}. The installed one is "
+            "published: it is what the model runs here."
+        )
+    contents = _light_contents(folder) if trainable_only and not is_light else _contents(folder, is_light)
+    contents |= installed_code()
+    handler = Path(hub_cards.__file__).with_name(_HANDLER)
+    if handler.is_file() and not trainable_only:  # an endpoint without tall-hf cannot load the light form
+        contents[_HANDLER] = handler
+    if card is not None:
+        contents["README.md"] = str(card).encode()
+    return [
+        PublishedFile(path, len(source) if isinstance(source, bytes) else source.stat().st_size, source)
+        for path, source in sorted(contents.items())
+    ]
+
+
+def model_folder(folder: str | os.PathLike) -> Path:
+    """The folder of the saved TALL: `folder` itself, or its `model/` if `tall train` wrote it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = Path(folder)
+    for one in (folder, folder / _MODEL_FOLDER):
+        if (one / _CONFIG).is_file():
+            return one
+    raise FileNotFoundError(
+        f"There is no saved TALL in {folder} or its {_MODEL_FOLDER}/. A training writes it at its end: finish it with "
+        "`tall train ... --resume`, or name a checkpoint and publish its adapters with `--trainable-only`."
+    )
+
+
+def read_config(folder: Path) -> dict:
+    """A saved TALL's `config.json`; ValueError if it is one of another model."""
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if config.get("model_type") != "tall":
+        raise ValueError(
+            f"{folder} is of type {config.get('model_type')!r}, not a TALL, so `tall publish` is not for it."
+        )
+    return {"lora": None, "trainable_only": False, "components": None, **config}
+
+
+def is_published(path_in_repo: str) -> bool:
+    """Whether publishing writes files of this path, and so may delete one that a new version no longer has."""
+    path = PurePosixPath(path_in_repo)
+    if path.parent.name:
+        return str(path.parent) in _TOKENIZER_FOLDERS and _matches(path.name, _TOKENIZER_FILES)
+    return _matches(path.name, _PUBLISHED)
+
+
+def check_pinned(config: dict, folder: Path) -> None:
+    """Refuse to publish adapters without frozen parts that everybody can fetch: ValueError names the part."""
+    for role in ROLES:
+        part = (config["components"] or {}).get(role) or {}
+        if not part.get("revision"):
+            raise ValueError(
+                f"The part {role!r} of {folder} is no pinned revision on the Hub but {part.get('name_or_path') or 'unknown'}, "
+                "so nobody else could load adapters without it. Publish the whole model, without `--trainable-only`."
+            )
+        if part.get("merged_lora"):
+            raise ValueError(
+                f"The part {role!r} of {folder} is no longer what {part['name_or_path']} holds: LoRA was merged into it. "
+                "Publish the whole model, without `--trainable-only`."
+            )
+
+
+def _contents(folder: Path, is_light: bool) -> dict[str, Path | bytes]:
+    """What is allowed of a saved TALL, by its path in the repository."""
+    wanted = [_CONFIG, _PROCESSOR_CONFIG, *_weights(folder)] + [PINS_NAME] * is_light
+    contents = {name: folder / name for name in wanted}
+    contents |= {name: folder / name for name in ("generation_config.json",) if (folder / name).is_file()}
+    for inside in ("", *_TOKENIZER_FOLDERS):
+        found = {path.name: path for path in (folder / inside).glob("*") if _matches(path.name, _TOKENIZER_FILES)}
+        if not found:
+            wanted.append(str(PurePosixPath(inside, "tokenizer_config.json")))
+        contents |= {str(PurePosixPath(inside, name)): path for name, path in found.items()}
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is not a whole TALL: {', '.join(missing)} is missing. Save the model and its processor there again."
+        )
+    contents[_CONFIG] = _json(without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
+    contents[_PROCESSOR_CONFIG] = _json(with_installed_processor(_read_json(folder / _PROCESSOR_CONFIG)))
+    return contents
+
+
+def _weights(folder: Path) -> list[str]:
+    """Names of the weights: those of the index, or the one file, which `from_pretrained` prefers."""
+    whole, index = folder / _WEIGHTS, folder / _INDEX
+    if index.is_file() and not whole.is_file():
+        return [_INDEX, *sorted(set(_read_json(index)["weight_map"].values()))]
+    if whole.is_file() and whole.stat().st_size > 1.01 * MAX_SHARD_SIZE:
+        logger.warning(
+            f"{whole} has {whole.stat().st_size / 1e9:.1f} GB in one file. Saved once more by `tall_hf.publishing.save` it is "
+            f"published in files of {MAX_SHARD_SIZE / 1e9:.0f} GB, which need less memory to load."
+        )
+    return [_WEIGHTS]
+
+
+def _light_contents(folder: Path) -> dict[str, Path | bytes]:
+    """What a light checkpoint of a whole model holds, read into memory."""
+    model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True)
+    with tempfile.TemporaryDirectory() as aside:
+        light = save_light(model, TALLProcessor.from_pretrained(folder), aside)
+        contents = _contents(light, is_light=True)
+        return {path: one if isinstance(one, bytes) else one.read_bytes() for path, one in contents.items()}
+
+
+def without_local_names(config: dict) -> dict:
+    """A `config.json` in which a part that was a local folder has no name: nobody else has that folder."""
+    components = config.get("components") or {}
+    local = {role for role in ROLES if not components.get(role, {}).get("revision")}
+    parts = {
+        f"{role}_config": _without_names(config[f"{role}_config"]) for role in local if f"{role}_config" in config
+    }
+    nameless = {role: {**part, "name_or_path": None} for role, part in components.items() if role in local}
+    return {**config, **parts, "components": {**components, **nameless} or None}
+
+
+def _without_names(config):
+    """A part's configuration, and those inside of it, without `_name_or_path`."""
+    if isinstance(config, dict):
+        return {key: _without_names(value) for key, value in config.items() if key != "_name_or_path"}
+    return config
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
