@@ -119,7 +119,13 @@ def prepare(
                 )
                 if state.is_main_process:
                     _save(translated, processor, staging, tokenizers)
-                    report = _report(counts, settings, backend, compute_type, generation_kwargs, fingerprints)
+                    translation = {
+                        "translator": (model.config.components or {}).get("lr_hr"),  # for people: which one it was
+                        "backend": backend,
+                        "compute_type": compute_type,
+                        "generation": generation_kwargs,
+                    }
+                    report = _report(counts, settings, translation, fingerprints)
                     (staging / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
                     _put_in_place(staging, output)
             state.wait_for_everyone()
@@ -257,14 +263,14 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def _report(counts, settings, backend, compute_type, generation_kwargs, fingerprints) -> dict:
+def _report(counts, settings, translation, fingerprints) -> dict:
     from tall_hf import __version__  # the package imports this module
 
     return {
         "tall_hf": __version__,
         "counts": dataclasses.asdict(counts),
         "corpus": settings.to_dict(),
-        "translation": {"backend": backend, "compute_type": compute_type, "generation": generation_kwargs},
+        "translation": translation,
         "fingerprints": fingerprints,
     }
 

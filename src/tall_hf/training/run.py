@@ -24,7 +24,7 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 from .arguments import TALLTrainingArguments
 from .light import cast_adapters, check_loaded, light_names
 from .lora import add_lora, merge_lora
-from .trainer import TALLTrainer, last_checkpoint
+from .trainer import SETTINGS_NAME, TALLTrainer, last_checkpoint
 
 
 logger = logging.get_logger(__name__)
@@ -138,8 +138,8 @@ def _is_value(name: str, argument: str) -> bool:
 def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False) -> Path:
     """Train, and save the best model whole, with its processor, in `output_dir/model`.
 
-    Beside it stand the checkpoints, the plot `training.png`, and `metrics.json`. The saved model is in float32: the frozen
-    parts as they were loaded, whatever `frozen_dtype` they were trained between, and LoRA merged.
+    Beside it stand the checkpoints, the plot `training.png`, `metrics.json`, and `training_settings.json`. The saved model is in
+    float32: the frozen parts as they were loaded, whatever `frozen_dtype` they were trained between, and LoRA merged.
 
     Args:
         settings: model, data and LoRA.
@@ -233,8 +233,11 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
     _save_trained(trainer, settings, processor, final)
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(Path(args.output_dir, "trainer_state.json")))
-        with written_whole(Path(args.output_dir, METRICS_NAME)) as aside:
-            aside.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        # Checkpoints have the settings too, but may be deleted.
+        settings_then = trainer.training_settings | {"processes": args.world_size}
+        for name, values in ((SETTINGS_NAME, settings_then), (METRICS_NAME, metrics)):
+            with written_whole(Path(args.output_dir, name)) as aside:
+                aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return final
 
 

@@ -1,0 +1,8 @@
+"""Cards for the Hub, filled from what a run and a preparation left behind."""
+
+from .dataset import dataset_card
+from .licenses import look_up_licenses
+from .model import model_card
+
+
+__all__ = ["dataset_card", "look_up_licenses", "model_card"]
