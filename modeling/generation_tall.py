@@ -2,10 +2,12 @@
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers.generation import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
 from .words_tall import search_words
@@ -50,6 +52,46 @@ class WordCountCriteria(StoppingCriteria):
     def __call__(self, input_ids, scores, **kwargs):
         begun = self.word_starts[input_ids[:, self.prefix_length :]].sum(dim=1)
         return begun > self.num_words
+
+
+class AnswerStreamer(BaseStreamer):
+    """What `generate` streams to while `complete` answers: hands a TextStreamer the answer, word by word.
+
+    `generate` goes on to the token that begins one word too many. So a word is handed on when the next one begins, and
+    what has been handed on is the beginning of the answer at any time.
+    """
+
+    def __init__(self, streamer: TextStreamer, text: str):
+        self.streamer = streamer
+        self.written = text.rstrip()
+        if not streamer.skip_prompt:
+            streamer.on_finalized_text(self.written)
+
+    def follow(self, word_starts: torch.BoolTensor, read: Callable[[torch.LongTensor], str]):
+        """Prepare for a call of `generate`; `read` gives the whole text that its new tokens make."""
+        self.word_starts, self.read, self.tokens = word_starts, read, None
+
+    def put(self, value):
+        if self.tokens is None:  # the first tokens are the prompt
+            self.tokens = []
+            return
+        for token in value.flatten().tolist():
+            if self.word_starts[token] and self.tokens:
+                # Where nothing was added, the text still has the spaces behind it.
+                self.write(self.read(torch.tensor(self.tokens)).rstrip())
+            self.tokens.append(token)
+
+    def write(self, text: str):
+        """Hand on what `text` has more than was handed on before."""
+        if len(text) > len(self.written):
+            self.streamer.on_finalized_text(text[len(self.written) :])
+            self.written = text
+
+    def end(self):
+        """Called by each `generate`; the answer may take several, so `complete` closes the stream."""
+
+    def close(self):
+        self.streamer.on_finalized_text("", stream_end=True)
 
 
 class TALLTextMixin:
@@ -157,6 +199,7 @@ class TALLTextMixin:
         max_words: int = 10,
         refresh_words: int = 0,
         translations: list[str] | None = None,
+        streamer: TextStreamer | None = None,
         **generation_kwargs,
     ) -> list[str]:
         """Continue each text by up to `max_words` words, or to the end of its sentence.
@@ -168,10 +211,17 @@ class TALLTextMixin:
             refresh_words: read and translate the grown text again after every so many words; 1 is the loop of the
                 paper, 0 reads and translates once.
             translations: ready translations of `texts` for the first reading; made by `translate` when not given.
+            streamer: for one text, gets the answer word by word: transformers' TextStreamer prints it, and over a
+                TextIteratorStreamer one can iterate. The pieces joined are the answer; with `skip_prompt=True`, what
+                stands in it behind the text. Pieces are text already, so the streamer's own tokenizer is not used.
             generation_kwargs: for `generate`; greedy unless `do_sample=True`.
 
         Returns:
             Each text with its continuation.
+
+        Raises:
+            ValueError: for negative counts, or a streamer with more or fewer than one text or with beams.
+            TypeError: for a streamer of tokens, or what only `generate` takes.
         """
         texts = list(processor.check_texts(texts))
         if max_words < 0 or refresh_words < 0:
@@ -183,6 +233,25 @@ class TALLTextMixin:
                 f"`complete` gives one text for each and does not take {', '.join(map(repr, sorted(refused)))}; call "
                 "`generate` for that."
             )
+        if streamer is None:
+            return self._complete(texts, processor, max_words, refresh_words, translations, generation_kwargs)
+        if not isinstance(streamer, TextStreamer):
+            raise TypeError(
+                f"`streamer` must be a TextStreamer or TextIteratorStreamer of transformers, got "
+                f"{type(streamer).__name__}; `generate` takes streamers of tokens."
+            )
+        if len(texts) != 1:
+            raise ValueError(f"A `streamer` takes one text, got {len(texts)}; call `complete` for each.")
+        answer_streamer = AnswerStreamer(streamer, texts[0])
+        try:
+            settings = {**generation_kwargs, "streamer": answer_streamer}
+            return self._complete(texts, processor, max_words, refresh_words, translations, settings)
+        finally:
+            # Also after an error: somebody may be waiting for the next piece in another thread.
+            answer_streamer.close()
+
+    def _complete(self, texts, processor, max_words, refresh_words, translations, generation_kwargs):
+        streamer = generation_kwargs.get("streamer")
         unfinished, words_left = list(range(len(texts))), max_words
         while unfinished and words_left > 0:
             num_words = min(refresh_words or max_words, words_left)
@@ -197,6 +266,8 @@ class TALLTextMixin:
                 if grown and not ended:
                     still_unfinished.append(i)
             unfinished, words_left, translations = still_unfinished, words_left - num_words, None
+            if streamer is not None:
+                streamer.write(texts[0])
         return texts
 
     def _generate_words(self, texts, translations, processor, num_words, generation_kwargs):
@@ -217,14 +288,8 @@ class TALLTextMixin:
             generation_config.do_sample = False
             generation_config.temperature = generation_config.top_k = generation_config.top_p = None
         generation_kwargs = {**generation_kwargs, "max_new_tokens": max_new_tokens}
-        ids = self.generate(
-            **inputs,
-            generation_config=generation_config,
-            stopping_criteria=StoppingCriteriaList([WordCountCriteria(starts, prefix_length, num_words)]),
-            **generation_kwargs,
-        )
-        continued = []
-        for text, row in zip(texts, ids[:, prefix_length:], strict=True):
+
+        def read(text, row):
             text_pieces = starts[row] | continuations[row]
             row = row[: int(text_pieces.long().cumprod(dim=0).sum())]  # up to the end of the sentence
             begun = starts[row].cumsum(dim=0)
@@ -234,5 +299,14 @@ class TALLTextMixin:
             addition = processor.decode_target(row)
             glued = len(row) > 0 and not bool(starts[row[0]])
             space = "" if glued or not text.strip() or not addition else " "
-            continued.append((text.rstrip() + space + addition if addition else text, ended))
-        return continued
+            return text.rstrip() + space + addition if addition else text, ended
+
+        if streamer := generation_kwargs.get("streamer"):
+            streamer.follow(starts, lambda row: read(texts[0], row.to(self.device))[0])
+        ids = self.generate(
+            **inputs,
+            generation_config=generation_config,
+            stopping_criteria=StoppingCriteriaList([WordCountCriteria(starts, prefix_length, num_words)]),
+            **generation_kwargs,
+        )
+        return [read(text, row) for text, row in zip(texts, ids[:, prefix_length:], strict=True)]

@@ -11,14 +11,16 @@ class TALLTextGenerationPipeline(Pipeline):
     Args at loading or at each call:
         top_k: list this many next words instead of continuing the text.
         max_words, refresh_words: as in `TALLForCausalLM.complete`.
+        streamer: for a single text, a TextStreamer or TextIteratorStreamer that gets the answer word by word.
         generate_kwargs: a dict for `generate`, when the text is continued.
 
     Returns for each text:
         `[{"generated_text": text and continuation}]`, or with `top_k` a list of `{"word": ..., "score": probability}`.
 
     Example:
-        >>> pipe = pipeline("text-generation", model="org/tall-qwen", trust_remote_code=True)
+        >>> pipe = pipeline(model="org/tall-qwen", trust_remote_code=True)
         >>> pipe("דנה גרה בבית", top_k=3)
+        >>> pipe("דנה גרה בבית", streamer=TextStreamer(pipe.processor.tokenizer))
     """
 
     _load_processor = True
@@ -27,13 +29,15 @@ class TALLTextGenerationPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def _sanitize_parameters(self, top_k=None, max_words=None, refresh_words=None, generate_kwargs=None, **unknown):
+    def _sanitize_parameters(
+        self, top_k=None, max_words=None, refresh_words=None, streamer=None, generate_kwargs=None, **unknown
+    ):
         if unknown:
             raise TypeError(
-                f"Unknown argument {', '.join(map(repr, unknown))}. This pipeline takes top_k, max_words, refresh_words "
-                "and generate_kwargs (a dict for `generate`)."
+                f"Unknown argument {', '.join(map(repr, unknown))}. This pipeline takes top_k, max_words, refresh_words, "
+                "streamer and generate_kwargs (a dict for `generate`)."
             )
-        forward_params = {"top_k": top_k, "max_words": max_words, "refresh_words": refresh_words}
+        forward_params = {"top_k": top_k, "max_words": max_words, "refresh_words": refresh_words, "streamer": streamer}
         forward_params = {name: value for name, value in forward_params.items() if value is not None}
         if generate_kwargs:
             forward_params["generate_kwargs"] = dict(generate_kwargs)
@@ -59,6 +63,8 @@ class TALLTextGenerationPipeline(Pipeline):
         return [{"word": word, "score": probability} for word, probability in answer]
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        if "streamer" in forward_params:
+            raise ValueError("`streamer` takes a single text, not a list: call the pipeline for each.")
         # The base class collates tensors; here a batch is a list of texts, which the processor pads.
         texts = (self.preprocess(one, **preprocess_params)["texts"][0] for one in inputs)
         while batch := list(islice(texts, batch_size)):

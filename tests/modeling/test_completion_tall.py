@@ -1,9 +1,12 @@
-"""complete: how many words are added, where it stops, and how often the text is translated and read again."""
+"""complete: how many words are added, where it stops, how often the text is read again, and streaming."""
+
+from threading import Thread
 
 import parts
 import pytest
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer, TextStreamer
+from transformers.generation import BaseStreamer
 
 
 class Script(LogitsProcessor):
@@ -147,3 +150,91 @@ def test_negative_counts_are_refused(composed, wrong):
     model, processor = composed("gated")
     with pytest.raises(ValueError, match="must not be negative, got .*" + str(min(wrong.values()))):
         model.complete("שלום", processor, **wrong)
+
+
+class Pieces(TextStreamer):
+    """Keeps what it is handed, and whether the stream has ended."""
+
+    def __init__(self, **settings):
+        super().__init__(None, **settings)
+        self.pieces, self.ends = [], 0
+
+    def on_finalized_text(self, text, stream_end=False):
+        self.pieces.append(text)
+        self.ends += stream_end
+
+
+@pytest.mark.parametrize("max_words", [0, 1, 2, 10])
+@pytest.mark.parametrize("refresh_words", [0, 1, 2])
+def test_the_answer_is_streamed_word_by_word(scripted, max_words, refresh_words):
+    for text in TEXTS:
+        streamer = Pieces()
+        [answer], _ = scripted(texts=text, max_words=max_words, refresh_words=refresh_words, streamer=streamer)
+        assert answer == grown(text, max_words)
+        assert streamer.pieces == [text, *(f" {word}" for word in answer.split()[len(text.split()) :]), ""]
+        assert streamer.ends == 1
+
+
+def test_a_word_is_handed_on_when_the_next_one_begins(scripted, composed, monkeypatch):
+    model, _ = composed("gated")
+    steps, seen = [], []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: steps.append(1) or forward(**inputs))
+
+    class Clock(Pieces):
+        def on_finalized_text(self, text, stream_end=False):
+            seen.append((text, len(steps)))
+
+    scripted(texts=TEXTS[0], max_words=3, streamer=Clock())
+    # The first word is known before the second is written, and so on; the last at the end.
+    at = [step for text, step in seen if text]
+    assert len(at) == 4
+    assert sorted(set(at)) == at
+
+
+@pytest.mark.parametrize("skip_prompt", [False, True])
+def test_streamed_pieces_joined_are_the_answer(composed, translator, skip_prompt):
+    model, processor = composed("gated", translator)
+    for text in (*parts.SENTENCES[:2], "", "  ", " שלום  ", "דנה גרה \U0001f600", "<b>דנה</b>"):
+        streamer = Pieces(skip_prompt=skip_prompt)
+        [answer] = model.complete(text, processor, max_words=3, max_new_tokens=8, streamer=streamer)
+        assert [answer] == model.complete(text, processor, max_words=3, max_new_tokens=8)
+        assert "".join(streamer.pieces) == answer[len(text.rstrip()) if skip_prompt else 0 :]
+
+
+def test_the_end_of_a_begun_word_is_streamed_without_a_space(composed):
+    model, processor = composed("gated")
+    text, streamer = "דנה גר", Pieces()
+    script = Script(processor, {text: "בבית ירוק"})
+    prefix, tokens = script.scripts[0]
+    script.scripts[0] = (prefix, [processor.tokenizer.get_vocab()["ה"], *tokens])
+    model.complete(text, processor, max_words=2, logits_processor=LogitsProcessorList([script]), streamer=streamer)
+    assert streamer.pieces == [text, "ה", " בבית", " ירוק", ""]
+
+
+def test_an_iterator_in_another_thread_gets_the_pieces(composed):
+    model, processor = composed("gated")
+    streamer = TextIteratorStreamer(processor.tokenizer, timeout=60)
+    settings = {"max_words": 3, "refresh_words": 1, "streamer": streamer}
+    thread = Thread(target=model.complete, args=(parts.SENTENCES[0], processor), kwargs=settings)
+    thread.start()
+    pieces = list(streamer)
+    thread.join()
+    assert ["".join(pieces)] == model.complete(parts.SENTENCES[0], processor, max_words=3, refresh_words=1)
+
+
+def test_a_stream_ends_when_the_answer_fails(composed, monkeypatch):
+    model, processor = composed("gated")
+    streamer = Pieces()
+    with pytest.raises(ValueError, match="num_beams"):
+        model.complete("שלום", processor, num_beams=2, streamer=streamer)
+    assert streamer.ends == 1
+
+
+def test_what_cannot_be_streamed_is_refused(composed):
+    model, processor = composed("gated")
+    for texts in ([], ["שלום", "שלום"]):
+        with pytest.raises(ValueError, match=f"takes one text, got {len(texts)}"):
+            model.complete(texts, processor, streamer=Pieces())
+    with pytest.raises(TypeError, match="got BaseStreamer; `generate` takes streamers of tokens"):
+        model.complete("שלום", processor, streamer=BaseStreamer())

@@ -37,7 +37,7 @@ assert importlib.util.find_spec("tall_hf") is None
 import torch
 from safetensors.torch import save_file
 from transformers import (
-    AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, pipeline
+    AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, TextIteratorStreamer, pipeline
 )
 
 sentences, translations = json.load(open(f"{out}/texts.json", encoding="utf-8"))
@@ -74,6 +74,12 @@ for again in ("", " again"):
     report["pipeline"] = pipe(sentences, top_k=3)
     report["pipeline batch"] = pipe(sentences, top_k=3, batch_size=2)
     report["continued"] = pipe(sentences, max_words=2)
+
+pipe = note("pipeline without a task", pipeline(model=folder, **remote))
+report["task"] = [pipe.task, pipe(sentences, top_k=3)]
+streamer = TextIteratorStreamer(pipe.processor.tokenizer)
+pipe(sentences[0], max_words=2, streamer=streamer)
+report["streamed"] = list(streamer)
 
 # Saved once more from the remote code, and loaded from there.
 model.save_pretrained(f"{out}/again")
@@ -140,11 +146,12 @@ def test_exactly_the_remote_code_travels(composed, tmp_path):
 def test_every_class_comes_from_the_folder(child):
     _, _, _, report = child
     assert report["imported"] == []
-    assert len(report["classes"]) == 1 + 2 * (1 + 3 * 2) + 2 * 2 + 1
+    assert len(report["classes"]) == 1 + 2 * (1 + 3 * 2) + 2 * 2 + 1 + 1
     for name, (module, class_name) in report["classes"].items():
         assert module.startswith("transformers_modules."), name
         assert class_name.startswith("TALL"), name
     assert report["classes"]["pipeline"][1] == "TALLTextGenerationPipeline"
+    assert report["classes"]["pipeline without a task"] == report["classes"]["pipeline"]
     assert report["classes"]["AutoProcessor"][1] == "TALLProcessor"
     assert report["classes"]["AutoModel"] == report["classes"]["AutoModelForSeq2SeqLM again"]
 
@@ -184,6 +191,14 @@ def test_generation_translation_and_pipeline_are_the_same(child):
             assert [one["score"] for one in got] == pytest.approx([score for _, score in expected], rel=1e-3)
     expected = [model.complete(text, processor, max_words=2)[0] for text in parts.SENTENCES]
     assert [one["generated_text"] for [one] in report["continued"]] == expected
+    assert "".join(report["streamed"]) == expected[0]
+
+
+def test_the_task_need_not_be_named(child):
+    """transformers takes it from `config.custom_pipelines` as long as that has one entry, and asks no Hub for a tag."""
+    model, _, _, report = child
+    assert list(model.config.custom_pipelines) == ["text-generation"]
+    assert report["task"] == ["text-generation", report["pipeline"]]
 
 
 def test_the_same_parameters_train(child):

@@ -3,6 +3,7 @@
 import parts
 import pytest
 import torch
+from transformers import TextIteratorStreamer
 
 from tall_hf.modeling.pipeline_tall import TALLTextGenerationPipeline
 
@@ -78,6 +79,20 @@ def test_generation_settings_reach_generate(pipe):
         torch.manual_seed(seed)
         outputs.add(pipe(parts.SENTENCES[0], max_words=3, generate_kwargs={"do_sample": True})[0]["generated_text"])
     assert len(outputs) > 1
+
+
+def test_streams_the_answer_to_a_single_text(pipe):
+    pipe = pipe("gated")
+    streamer = TextIteratorStreamer(pipe.processor.tokenizer)
+    [answer] = pipe(parts.SENTENCES[0], max_words=3, streamer=streamer)
+    pieces = list(streamer)
+    assert "".join(pieces) == answer["generated_text"]
+    assert len(pieces) > 2
+    for several in (parts.SENTENCES[:2], (text for text in parts.SENTENCES[:2])):
+        with pytest.raises(ValueError, match="`streamer` takes a single text, not a list"):
+            list(pipe(several, streamer=streamer))
+    with pytest.raises(ValueError, match="`top_k` lists next words"):
+        pipe(parts.SENTENCES[0], top_k=2, streamer=streamer)
 
 
 def test_bad_input_is_refused(pipe):
