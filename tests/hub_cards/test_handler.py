@@ -1,0 +1,245 @@
+"""The handler for Inference Endpoints: answers over HTTP without this package, limits, and what it refuses with a reason."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import parts
+import pytest
+import torch
+from huggingface_hub import InferenceClient, constants, get_session
+from huggingface_hub.errors import BadRequestError
+
+from tall_hf import publishing
+from tall_hf.hub_cards import handler as handler_module
+from tall_hf.hub_cards.handler import LIMITS, EndpointHandler
+
+
+CHILD = Path(__file__).with_name("endpoint_child.py")
+
+
+@pytest.fixture(scope="module")
+def repository(composed, tmp_path_factory):
+    """The folder of a model's repository as an endpoint finds it."""
+    folder = publishing.save(*composed("gated"), tmp_path_factory.mktemp("endpoint") / "repository")
+    shutil.copy(handler_module.__file__, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(repository, tmp_path_factory):
+    """Address of a server in a process of its own, which cannot import this package."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "TALL_"))
+    }
+    environment |= {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "1", "TALL_MAX_BATCH_SIZE": "6"}
+    command = [sys.executable, "-I", "-S", str(CHILD), sysconfig.get_path("purelib"), str(repository)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        ) as process,
+    ):
+        try:
+            port = process.stdout.readline().strip()
+            assert port, process.communicate(timeout=10)[1][-3000:]
+            patch.setattr(constants, "HF_HUB_OFFLINE", False)  # this machine's own address is all that is asked for
+            patch.setenv("NO_PROXY", "127.0.0.1")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def handler(repository):
+    return EndpointHandler(str(repository))
+
+
+def post(endpoint, body):
+    """(status, answer) of a request with this body, an object or JSON already."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = get_session().post(endpoint, content=content, headers={"Content-Type": "application/json"})
+    return response.status_code, response.json()
+
+
+def test_the_server_is_healthy(endpoint):
+    assert get_session().get(endpoint).status_code == 200
+
+
+def test_the_clients_text_generation_continues_a_text(endpoint, composed):
+    model, processor = composed("gated")
+    client = InferenceClient(model=endpoint)
+    for text in parts.SENTENCES[:2]:
+        expected = model.complete(text, processor, max_new_tokens=6)
+        assert [client.text_generation(text, max_new_tokens=6)] == expected
+    with pytest.raises(BadRequestError, match='Unknown parameter "stop"'):
+        client.text_generation("שלום", stop=["."])
+    with pytest.raises(BadRequestError, match='does not stream; leave "stream" out'):
+        list(client.text_generation("שלום", stream=True))
+
+
+def test_next_words_with_scores(endpoint, composed):
+    model, processor = composed("gated")
+    expected = model.next_words(parts.SENTENCES[:2], processor, top_k=3)
+    status, alone = post(endpoint, {"inputs": parts.SENTENCES[0], "parameters": {"top_k": 3}})
+    assert status == 200
+    status, batch = post(endpoint, {"inputs": parts.SENTENCES[:2], "parameters": {"top_k": 3}})
+    assert status == 200
+    for answer, words in zip([alone, *batch], [expected[0], *expected], strict=True):
+        assert [one["word"] for one in answer] == [word for word, _ in words]
+        assert [one["score"] for one in answer] == pytest.approx([score for _, score in words], rel=1e-3)
+
+
+def test_a_batch_is_continued(endpoint, composed):
+    model, processor = composed("gated")
+    parameters = {"max_words": 2, "refresh_words": 1, "repetition_penalty": 1.2, "top_k": None}
+    status, answers = post(endpoint, {"inputs": parts.SENTENCES, "parameters": parameters, "stream": False})
+    expected = model.complete(parts.SENTENCES, processor, max_words=2, refresh_words=1, repetition_penalty=1.2)
+    assert (status, answers) == (200, [[{"generated_text": text}] for text in expected])
+    assert post(endpoint, {"inputs": []}) == (200, [])
+
+
+def test_requests_at_the_same_time_get_their_own_answers(endpoint):
+    bodies = [{"inputs": text, "parameters": {"max_words": 2}} for text in parts.SENTENCES]
+    alone = [post(endpoint, body) for body in bodies]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        assert list(pool.map(lambda body: post(endpoint, body), bodies)) == alone
+    assert len({json.dumps(answer) for _, answer in alone}) > 1
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\x00", "<script>alert(1)</script>", "🙂" * 20, "Hello", "א" * 10_000])
+@pytest.mark.parametrize("parameters", [{"top_k": 2}, {"max_words": 1}])
+def test_any_text_within_the_limits_is_answered(handler, text, parameters):
+    answer = handler({"inputs": text, "parameters": parameters})
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+
+
+REFUSED = [
+    ({"inputs": 3}, '"inputs" must be text, got a number'),
+    ({"inputs": None}, '"inputs" must be text, got null'),
+    ({"inputs": True}, '"inputs" must be text, got true or false'),
+    ({"inputs": {"text": "שלום"}}, '"inputs" must be text, got an object'),
+    ({"inputs": ["שלום", 3]}, r'"inputs\[1\]" must be text, got a number'),
+    ({"inputs": [["שלום"]]}, r'"inputs\[0\]" must be text, got a list'),
+    ({"inputs": "א" * 10_000_000}, '"inputs" has 10,000,000 characters; the limit is 10,000. Send its end'),
+    ({"inputs": ["א", "א" * 10_001]}, r'"inputs\[1\]" has 10,001 characters'),
+    ({"inputs": ["א"] * 7}, '"inputs" holds 7 texts; the limit is 6 in one request'),
+    ({"inputs": "\ud800"}, '"inputs" holds half of a surrogate pair'),
+    ({"inputs": "א", "options": {}}, 'Unknown "options"; a request has "inputs" and "parameters"'),
+    ({"inputs": "א", "parameters": [3]}, '"parameters" must be an object, got a list'),
+    (
+        {"inputs": "א", "parameters": {"topk": 3}},
+        'Unknown parameter "topk"; there are top_k, max_words, refresh_words',
+    ),
+    ({"inputs": "א", "parameters": {"generation_config": {}}}, 'Unknown parameter "generation_config"'),
+    ({"inputs": "א", "parameters": {"top_k": True}}, '"top_k" must be a whole number from 1 to 50, got true or false'),
+    ({"inputs": "א", "parameters": {"top_k": "3"}}, '"top_k" must be a whole number from 1 to 50, got text'),
+    ({"inputs": "א", "parameters": {"top_k": 3.0}}, '"top_k" must be a whole number from 1 to 50, got a number'),
+    ({"inputs": "א", "parameters": {"top_k": 0}}, '"top_k" must be a whole number from 1 to 50, got 0'),
+    ({"inputs": "א", "parameters": {"top_k": 10**400}}, '"top_k" must be a whole number from 1 to 50, got 10000'),
+    ({"inputs": "א", "parameters": {"max_words": 101}}, '"max_words" must be a whole number from 0 to 100, got 101'),
+    ({"inputs": "א", "parameters": {"num_beams": 9}}, '"num_beams" must be a whole number from 1 to 8, got 9'),
+    ({"inputs": "א", "parameters": {"do_sample": 1}}, '"do_sample" must be true or false, got a number'),
+    (
+        {"inputs": "א", "parameters": {"do_sample": True, "temperature": float("nan")}},
+        '"temperature" must be a number from 0.01 to 100.0, got nan',
+    ),
+    (
+        {"inputs": "א", "parameters": {"do_sample": True, "temperature": float("inf")}},
+        '"temperature" must be a number from 0.01 to 100.0, got inf',
+    ),
+    ({"inputs": "א", "parameters": {"repetition_penalty": True}}, '"repetition_penalty" must be a number from 0.01'),
+    ({"inputs": "א", "parameters": {"top_k": 3, "max_words": 2}}, '"max_words" belongs to continuing the text'),
+    ({"inputs": "א", "parameters": {"temperature": 0.7}}, '"temperature" takes effect in sampling only'),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), REFUSED, ids=[reason[:40] for _, reason in REFUSED])
+def test_bad_requests_are_refused_with_a_reason(endpoint, body, reason):
+    status, answer = post(endpoint, body)
+    assert (status, list(answer)) == (400, ["error"])
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(answer["error"])
+    assert len(answer["error"]) < 500
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"<html>", b"[3]", b'"text"', b"{}", b'{"inputs": "a'])
+def test_what_is_no_request_is_refused(endpoint, body):
+    status, _ = post(endpoint, body)
+    assert status == 400
+
+
+@pytest.mark.parametrize("data", [None, "text", ["inputs"], {}, {"parameters": {}}])
+def test_the_handler_itself_asks_for_inputs(handler, data):
+    with pytest.raises(ValueError, match='Expected a JSON object with "inputs"'):
+        handler(data)
+
+
+def test_sampling_takes_its_settings(handler):
+    parameters = {"do_sample": True, "temperature": 5.0, "top_p": 0.99, "max_words": 3, "max_new_tokens": 8}
+    answers = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        [answer] = handler({"inputs": parts.SENTENCES[0], "parameters": parameters})
+        answers.add(answer["generated_text"])
+    assert len(answers) > 1
+
+
+def test_a_request_is_not_changed(handler):
+    data = {"inputs": ["שלום"], "parameters": {"max_words": 1, "max_new_tokens": 3}}
+    handler(data)
+    assert data == {"inputs": ["שלום"], "parameters": {"max_words": 1, "max_new_tokens": 3}}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_environment_variables_move_the_limits(repository, monkeypatch, limit):
+    variable = f"TALL_{limit.upper()}"
+    monkeypatch.setenv(variable, "2")
+    # The check comes before the model is asked, so none is loaded.
+    monkeypatch.setattr(handler_module, "pipeline", lambda **settings: None)
+    handler = EndpointHandler(str(repository))
+    over = {
+        "max_characters": {"inputs": "abc"},
+        "max_batch_size": {"inputs": ["a", "b", "c"]},
+        "max_top_k": {"inputs": "a", "parameters": {"top_k": 3}},
+        "max_words": {"inputs": "a", "parameters": {"max_words": 3}},
+    }[limit]
+    with pytest.raises(ValueError, match="the limit is 2|to 2, got 3"):
+        handler(over)
+    for wrong in ("0", "-1", "many", "", "2.5", "²"):
+        monkeypatch.setenv(variable, wrong)
+        with pytest.raises(ValueError, match=f"{variable} must be a positive whole number, got '{wrong}'"):
+            EndpointHandler(str(repository))
+
+
+@pytest.mark.parametrize("path", ["", "org/name", "no/such/folder"])
+def test_only_a_folder_is_trusted(path):
+    with pytest.raises(ValueError, match=f"Expected the folder of the model's repository, got '{path}'"):
+        EndpointHandler(path)
+
+
+@pytest.mark.parametrize(
+    ("available", "bf16", "expected"),
+    [(False, False, {}), (True, False, {"device": 0}), (True, True, {"device": 0, "dtype": torch.bfloat16})],
+)
+def test_a_gpu_is_used_in_bfloat16_where_it_has_it(repository, monkeypatch, available, bf16, expected):
+    made = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
+    monkeypatch.setattr(handler_module, "pipeline", lambda **settings: made.update(settings))
+    EndpointHandler(str(repository))
+    assert made == {"model": str(repository), "trust_remote_code": True, **expected}
+
+
+def test_bfloat16_weights_are_served_in_bfloat16(composed, fresh, tmp_path):
+    model, processor = fresh("gated")
+    handler = EndpointHandler(str(publishing.save(model.to(torch.bfloat16), processor, tmp_path / "half")))
+    assert handler.pipe.model.dtype == torch.bfloat16
+    [answer] = handler({"inputs": parts.SENTENCES[0], "parameters": {"max_words": 2}})
+    assert answer["generated_text"].startswith(parts.SENTENCES[0])
+    json.dumps(handler({"inputs": parts.SENTENCES[0], "parameters": {"top_k": 2}}), allow_nan=False)
