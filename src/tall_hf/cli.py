@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, cli_evaluate, components, publishing
+from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, cli_evaluate, cli_publish, components, publishing
 from tall_hf.components import check_tall
 from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 # What bad input raises: these end in one line; anything else is our bug and shows its traceback.
-_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, publishing.VerificationError)
 
 
 class Bridge(StrEnum):
@@ -263,6 +263,7 @@ def train(
 
 
 cli_evaluate.register(app, _UserErrors)
+cli_publish.register(app, _UserErrors)
 
 
 @app.command()
@@ -278,6 +279,7 @@ def info(
     console = Console()
     with _UserErrors():
         check_tall(model)
+        publishing.warn_if_code_differs(model)
         config = TALLConfig.from_pretrained(model)
         with torch.device("meta"):
             shape = TALLForCausalLM(config)
@@ -317,6 +319,7 @@ def predict(
     console = Console()
     with _UserErrors():
         check_tall(model)
+        publishing.warn_if_code_differs(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
         processor = TALLProcessor.from_pretrained(model)
         answers = tall.next_words(texts, processor, top_k=top_k)

@@ -70,8 +70,8 @@ def _main(folder: Path):
         model, processor = load_light(f"{request['repo_id']}@{request['revision']}")
     else:
         options = {"revision": request["revision"], "trust_remote_code": True}
-        processor = AutoProcessor.from_pretrained(request["repo_id"], **options)
         model = AutoModelForCausalLM.from_pretrained(request["repo_id"], use_safetensors=True, **options)
+        processor = AutoProcessor.from_pretrained(request["repo_id"], **options)
         for made in (model, processor):
             if not type(made).__module__.startswith("transformers_modules."):
                 raise RuntimeError(

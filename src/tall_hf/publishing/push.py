@@ -240,10 +240,21 @@ def _explained(repo_id: str, user: str | None = None):
             ) from error
         raise
     except HTTPError as error:  # of the HTTP library, whose name depends on the version of huggingface_hub
-        raise ConnectionError(
-            f"The Hub cannot be reached or broke off ({type(error).__name__}); {repo_id} is unchanged. Run the same command "
-            "again."
-        ) from error
+        raise _interrupted(repo_id, error) from error
+    except RuntimeError as error:
+        # What huggingface_hub makes of a large file that could not be sent.
+        if isinstance(error.__cause__, HTTPError):
+            raise _interrupted(repo_id, error.__cause__) from error
+        raise
+
+
+def _interrupted(repo_id: str, error: Exception) -> ConnectionError:
+    # The error's own text may quote an address that is signed.
+    status = f", status {error.response.status_code}" if isinstance(error, HfHubHTTPError) else ""
+    return ConnectionError(
+        f"The Hub cannot be reached or broke off ({type(error).__name__}{status}); {repo_id} is unchanged. Run the same "
+        "command again: what has gone up is not sent twice."
+    )
 
 
 def _check_parts(api: HfApi, config: dict, repo_id: str):

@@ -1,0 +1,112 @@
+"""The commands `tall publish` and `tall update-code`: a trained TALL put on the Hub, and its remote code kept up to date."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from tall_hf import cards, publishing
+from tall_hf.publishing.plan import model_folder, read_config
+
+
+def register(app: typer.Typer, user_errors: type):
+    """Add the commands to `app`; errors that the user can mend are raised inside `user_errors()`."""
+
+    @app.command()
+    def publish(
+        folder: Annotated[Path, typer.Argument(help="What `tall train` wrote, or any saved TALL.")],
+        repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; made if it is not there.")],
+        private: Annotated[
+            bool | None,
+            typer.Option("--private/--public", help="Who sees it; by default as the account's settings say."),
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file, and use no network.")] = False,
+        trainable_only: Annotated[
+            bool, typer.Option("--trainable-only", help="The adapters alone, for tall_hf.load_light.")
+        ] = False,
+        language: Annotated[
+            str | None, typer.Option(help="For the card: ISO code of the language, such as he.")
+        ] = None,
+        license: Annotated[
+            str | None, typer.Option(help="For the card: the Hub's name of it; that of the parts if not given.")
+        ] = None,
+        evaluation: Annotated[Path | None, typer.Option(help="For the card: what `tall evaluate` wrote.")] = None,
+        dataset: Annotated[Path | None, typer.Option(help="For the card: what `tall prepare` wrote.")] = None,
+        verify: Annotated[
+            bool,
+            typer.Option("--verify/--no-verify", help="Load it back in a fresh process and compare, bit for bit."),
+        ] = True,
+    ):
+        """Put a trained model on the Hub in one commit, with its card, and check that strangers load the same model.
+
+        The token is the one of `hf auth login`, or HF_TOKEN. Checkpoints and the state of the training stay here.
+
+        Example: tall publish outputs/he-qwen my-name/tall-he-qwen --language he --evaluation outputs/he-evaluation
+        """
+        console = Console()
+        with user_errors():
+            saved = model_folder(folder)
+            card = None
+            if read_config(saved)["trainable_only"]:
+                # A card shows what the model predicts, for which the parts would have to be fetched first.
+                console.print(f"{saved} is a checkpoint of adapters alone: it is published without a card.")
+            else:
+                card = cards.model_card(
+                    folder,
+                    repo_id=repo_id,
+                    language=language,
+                    license=license,
+                    evaluation=evaluation,
+                    dataset=dataset,
+                    part_licenses=None if dry_run else cards.look_up_licenses(folder),
+                    trainable_only=trainable_only,
+                )
+            if dry_run:
+                _print_files(publishing.plan(folder, trainable_only=trainable_only, card=card), repo_id, console)
+                return
+            published = publishing.publish(
+                folder,
+                repo_id,
+                private=private,
+                trainable_only=trainable_only,
+                card=card,
+                verify=verify,
+                console=console,
+            )
+        checked = ", and checked there" if verify else ""
+        typer.echo(
+            f"Published {published.url} at {published.commit}{checked}. To pin it: revision={published.commit!r}."
+        )
+
+    @app.command()
+    def update_code(
+        repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="A TALL on the Hub that you may write to.")],
+        verify: Annotated[
+            bool, typer.Option("--verify/--no-verify", help="Run old and new code there, and compare the logits.")
+        ] = True,
+    ):
+        """Bring the remote code of a published TALL up to that of the installed tall-hf; weights and card stay.
+
+        Both the code that is there and the new one are run, each in a process of its own.
+
+        Example: tall update-code my-name/tall-he-qwen
+        """
+        with user_errors():
+            published = publishing.update_code(repo_id, verify=verify)
+        if published.files:
+            names = ", ".join(file.path_in_repo for file in published.files)
+            typer.echo(f"Updated {names} in {published.url}, at {published.commit}.")
+        else:
+            typer.echo(f"{published.url} has the installed code already, at {published.commit}.")
+
+
+def _print_files(files: list[publishing.PublishedFile], repo_id: str, console: Console):
+    table = Table(title=f"To be published as {repo_id}", title_justify="left", show_footer=True)
+    table.add_column("file", footer=f"{len(files)} files", overflow="fold")
+    table.add_column("size", footer=decimal(sum(file.size for file in files)), justify="right")
+    for file in files:
+        table.add_row(file.path_in_repo, decimal(file.size))
+    console.print(table)
