@@ -40,9 +40,12 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         # The head is tied if the composite says so, whatever the translator by itself would do.
         config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings
         translator = AutoModelForSeq2SeqLM.from_config(config.hr_lr_config)
-        self.encoder = TALLEncoder(config)
+        # Decoder and head come before the encoder: transformers' `device_map="auto"` takes parameters to be tied to the
+        # module it places if the module's name is anywhere in theirs, as in "encoder.translator.model.decoder", and
+        # then expects the others not to be placed yet.
         self.decoder = translator.get_decoder()
         self.lm_head = translator.get_output_embeddings()
+        self.encoder = TALLEncoder(config)
         # M2M100 has none; a TALL always has one, so that there is one way to read its vocabulary's size.
         bias = getattr(translator, "final_logits_bias", None)
         self.register_buffer("final_logits_bias", torch.zeros(1, self.lm_head.out_features) if bias is None else bias)

@@ -108,7 +108,7 @@ def test_half_precision_comes_back_bit_for_bit(part_folders, tmp_path, dtype):
 def test_device_map_places_everything(saved):
     model, processor, folder = saved("gated")
     inputs = batch(random_rows(model, processor))
-    for device_map in ({"": "cpu"}, "cpu"):
+    for device_map in ({"": "cpu"}, "cpu", "auto"):
         loaded = TALLForCausalLM.from_pretrained(folder, device_map=device_map)
         assert_same_weights(model, loaded)
         with torch.no_grad():
