@@ -32,7 +32,8 @@ ROLES = ("lr_hr", "llm", "hr_lr")
 _MODEL_FOLDER = "model"  # in what `tall train` writes
 _CONFIG = "config.json"
 _PROCESSOR_CONFIG = "processor_config.json"
-_HANDLER = "handler.py"
+# For Inference Endpoints: the handler and what it needs, from hub_cards/.
+_ENDPOINT_FILES = ("handler.py", "requirements.txt")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = (
@@ -54,7 +55,7 @@ _PUBLISHED = (
     "generation_config.json",
     _PROCESSOR_CONFIG,
     PINS_NAME,
-    _HANDLER,
+    *_ENDPOINT_FILES,
     _WEIGHTS,
     "model-*-of-*.safetensors",
     _INDEX,
@@ -114,9 +115,8 @@ def plan(
         )
     contents = _light_contents(folder) if trainable_only and not is_light else _contents(folder, is_light)
     contents |= installed_code()
-    handler = Path(hub_cards.__file__).with_name(_HANDLER)
-    if handler.is_file() and not trainable_only:  # an endpoint without tall-hf cannot load the light form
-        contents[_HANDLER] = handler
+    if not trainable_only:  # an endpoint without tall-hf cannot load the light form
+        contents |= {name: Path(hub_cards.__file__).with_name(name) for name in _ENDPOINT_FILES}
     if card is not None:
         contents["README.md"] = str(card).encode()
     return [
