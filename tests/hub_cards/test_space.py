@@ -1,0 +1,428 @@
+"""The Space: naive translation as evaluation has it, answers by gradio_client without this package, the page in a browser."""
+
+import configparser
+import contextlib
+import html
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import parts
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from tall_hf import compose
+from tall_hf.evaluation.approach import Question
+from tall_hf.evaluation.approaches.naive import Naive
+from tall_hf.evaluation.build import model_loader
+from tall_hf.microworld import World, component_path
+
+
+gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install 'tall-hf[space]'")
+gradio_client = pytest.importorskip("gradio_client")
+
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "hub_cards" / "space"
+HTML = """<img src=x onerror="window.hacked=1">${window.hacked=2}{{value}}'"&amp;"""
+CHILD = """
+import importlib.util, runpy, sys
+site_packages, space, *sys.argv[1:] = sys.argv[1:]
+# Appended by hand, so that no .pth file is read: an editable installation of this package stays out of reach.
+sys.path += [site_packages, space]
+assert importlib.util.find_spec("tall_hf") is None
+runpy.run_path(f"{space}/app.py", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The names of app.py, imported as a Space does it: with its folder on the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SPACE)
+        names = SimpleNamespace(**runpy.run_path(str(SPACE / "app.py")))
+        yield names
+    for name in ("page", "naive"):
+        sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def tall():
+    """The embedded default before its training: the LLM knows the world's facts, the adapters nothing."""
+    return compose(**{role: component_path(role) for role in ("lr_hr", "llm", "hr_lr")}, source_bridge="gated")
+
+
+@pytest.fixture(scope="module")
+def folder(tall, tmp_path_factory):
+    """It, saved with a card that names the language and sentences to try."""
+    folder = tmp_path_factory.mktemp("tall")
+    for made in tall:
+        made.save_pretrained(folder)
+    card = {"language": ["he"], "widget": [{"text": "דנה גרה בעיר"}, {"text": HTML}, {"src": "no text"}]}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card, allow_unicode=True)}---\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder, tmp_path_factory):
+    """The address of the Space, run by a process that cannot import this package."""
+    out = tmp_path_factory.mktemp("space")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "TALL_"))
+    }
+    environment |= {"HF_HOME": str(out), "HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)}
+    command = [sys.executable, "-u", "-I", "-S", "-c", CHILD, sysconfig.get_path("purelib"), str(SPACE), str(folder)]
+    with open(out / "log", "w+", encoding="utf-8") as log:
+        child = subprocess.Popen(command, env=environment, cwd=out, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until = time.monotonic() + 200
+            while "Running on local URL" not in (out / "log").read_text(encoding="utf-8"):
+                assert child.poll() is None and time.monotonic() < until, (out / "log").read_text(encoding="utf-8")
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            child.terminate()
+            child.wait(30)
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return gradio_client.Client(server, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("there is no Chromium with its driver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking"):
+        options.add_argument(f"--{option}")
+    options.add_argument("--window-size=1080,1000")
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield Page(opened)
+    opened.quit()
+
+
+class Page:
+    """A browser's view of the Space; every look waits for what is looked for."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, url):
+        self.driver.get(url)
+        self.find("#sentence textarea")
+
+    def wait(self, look, seconds=60):
+        from selenium.common.exceptions import WebDriverException
+
+        until = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(WebDriverException):  # the page is replacing what was looked at
+                if found := look():
+                    return found
+            assert time.monotonic() < until, self.driver.find_element("css selector", "body").text
+            time.sleep(0.1)
+
+    def find(self, selector):
+        return self.wait(lambda: self.driver.find_elements("css selector", selector))[0]
+
+    def texts(self, selector, count):
+        """The texts of so many elements."""
+
+        def look():
+            found = [one.text for one in self.driver.find_elements("css selector", selector)]
+            return found if len(found) == count else None
+
+        return self.wait(look)
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def sentence(self):
+        return self.run("return document.querySelector('#sentence textarea').value")
+
+    def ask(self, text):
+        self.find("#sentence textarea").clear()
+        self.find("#sentence textarea").send_keys(text)
+        self.find("#ask").click()
+
+
+@pytest.fixture(scope="module")
+def records():
+    held_out = World().records(0)[1]
+    return [record for record in held_out if record.kind == "same_order"][:4]
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "language, expected",
+    [
+        ("he", "rtl"),
+        ("heb_Hebr", "rtl"),
+        ("he_IL", "rtl"),
+        ("fa-IR", "rtl"),
+        ("ckb", "rtl"),
+        ("kas_Deva", "ltr"),
+        ("kas_Arab", "rtl"),
+        ("aze-Latn-AZ", "ltr"),
+        ("en", "ltr"),
+        ("yor_Latn", "ltr"),
+        (None, "auto"),
+        ("", "auto"),
+    ],
+)
+def test_direction_of_a_language(app, language, expected):
+    assert app.page.direction(language) == expected
+
+
+@pytest.mark.parametrize(
+    "translator, llm",
+    [
+        ("marian", "qwen2"),
+        ("m2m_100", "gpt2"),
+        ("nllb", "bloom"),
+        ("mbart50", "gemma"),
+        ("marian", "opt"),
+        ("marian", "llama"),
+    ],
+)
+def test_naive_words_are_those_of_the_evaluation(app, composed, part_folders, translator, llm):
+    """Also where the LLM and its head are the TALL's own."""
+    folders = part_folders(translator, llm)
+    languages = {name: folders.get(name) for name in ("source_lang", "pivot_lang")}
+    expected = Naive(
+        model_loader(AutoModelForCausalLM, folders["llm"]),
+        model_loader(AutoModelForSeq2SeqLM, folders["hr_lr"]),
+        **languages,
+    )
+    naive = app.NaiveTranslation(*composed("gated", translator, llm))
+    translations = [*parts.TRANSLATIONS, "Hello world .", ""]
+    answers = expected.answer([Question("", "", translation) for translation in translations], "clean")
+    words = [naive.next_words(translation) for translation in translations]
+    assert [tuple(one.word for one in row) for row in words] == [answer.words for answer in answers]
+    assert any(words)
+    # The first word of each, in the English sentence that it came from.
+    for text, row, answer in zip(translations, words, answers, strict=True):
+        assert (f"{text.rstrip(' .')} {row[0].english}".strip() if row else None) == answer.translation
+    added = dict(expected.model.next_words(["Hello world"], 5)[0])
+    for one in words[-2]:
+        assert one.probability == pytest.approx(added[one.english], rel=1e-3)
+
+
+def test_the_llm_is_the_talls_own_only_where_that_is_all_of_it(app, composed, fresh):
+    def embeddings(model, processor):
+        llm = app.NaiveTranslation(model, processor).llm
+        assert not [name for name, parameter in llm.named_parameters() if parameter.is_meta]
+        return llm.get_input_embeddings(), llm.get_output_embeddings()
+
+    model, processor = composed("gated", "marian", "opt")
+    assert model.config.llm_config.tie_word_embeddings
+    read, written = embeddings(model, processor)
+    assert read is model.encoder.llm.get_input_embeddings()
+    assert written.weight is read.weight
+    model, processor = composed("gated")
+    assert not model.config.llm_config.tie_word_embeddings
+    assert embeddings(model, processor)[0] is not model.encoder.llm.get_input_embeddings()
+    merged, processor = fresh("gated", "marian", "opt")
+    merged.config.components["llm"]["merged_lora"] = {"r": 4, "alpha": 8}
+    assert embeddings(merged, processor)[0] is not merged.encoder.llm.get_input_embeddings()
+
+
+def test_without_the_translator_back_the_tall_answers_alone(app, fresh, tmp_path):
+    model, processor = fresh("gated")
+    model.config.components["hr_lr"]["name_or_path"] = str(tmp_path / "gone")
+    for made in (model, processor):
+        made.save_pretrained(tmp_path / "tall")
+    demo = app.Demo(str(tmp_path / "tall"))
+    assert demo.naive is None
+    assert "gone" in demo.naive_missing
+    assert (demo.name, demo.language, demo.examples) == ("tall", None, [])
+    translation, words = demo.answer("שלום")
+    assert words == model.next_words("שלום", processor)[0]
+    assert translation == model.translate("שלום", processor)[0]
+
+
+def test_whatever_is_written_is_escaped(app):
+    word = SimpleNamespace(word=HTML, english=HTML, probability=0.5, sentence=HTML)
+    for answer in (
+        app.page.tall_answer(HTML, [(HTML, 0.25)], HTML, HTML),
+        app.page.naive_answer([word], HTML),
+        app.page.header(HTML, on_hub=True),
+        app.page.message(HTML),
+    ):
+        assert "<img" not in answer
+        assert html.escape(HTML) in answer
+
+
+def test_settings_agree_with_those_of_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    declared = {line.replace(" ", "") for line in setup["options"]["install_requires"].split("\n")}
+    wanted = [line for line in (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    assert set(wanted) <= declared
+    header = yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert f"gradio=={header['sdk_version']}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert (SPACE / header["app_file"]).is_file()
+    assert len(header["short_description"]) <= 60  # the Hub's limit
+
+
+# --- by gradio_client ------------------------------------------------------------------------------------------------
+
+
+def test_next_words_are_the_models(client, tall, records):
+    model, processor = tall
+    for record in records:
+        answer = client.predict(record.truncated, api_name="/next_words")
+        [translation] = model.translate(record.truncated, processor)
+        [words] = model.next_words(record.truncated, processor, translations=[translation])
+        assert (answer["translation"], answer["note"]) == (translation, "")
+        assert [one["word"] for one in answer["words"]] == [word for word, _ in words]
+        assert [one["score"] for one in answer["words"]] == pytest.approx([score for _, score in words], rel=1e-3)
+        # The word order agrees, so what the LLM knows comes back.
+        assert answer["naive"][0]["word"] == record.missing_word
+        assert record.english.split()[-1] == answer["naive"][0]["english"]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "no word yet"),
+        (" \n\t ", "no word yet"),
+        ("?!…", "no word yet"),
+        (17, "must be text"),
+        (None, "must be text"),
+        (["a"], "must be text"),
+        ("א" * 1001, "1,001 characters; the limit is 1,000"),
+        ("שלום " * 1_050_000, "5,250,000 characters"),  # 10 MB
+    ],
+)
+def test_what_is_no_sentence_is_refused_with_a_reason(client, text, reason):
+    with pytest.raises(gradio_client.exceptions.AppError, match=re.escape(reason)):
+        client.predict(text, api_name="/next_words")
+
+
+def test_html_is_text_and_a_long_sentence_gets_a_note(client):
+    answer = client.predict(HTML, api_name="/next_words")
+    assert isinstance(answer["translation"], str)
+    answer = client.predict("דנה גרה בעיר " * 70, api_name="/next_words")
+    assert "only its end counts" in answer["note"]
+
+
+def test_only_this_is_offered_to_clients(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/next_words"}
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_is_completed_by_clicking(browser, server, tall, records):
+    model, processor = tall
+    text = records[0].truncated
+    browser.open(server)
+    assert browser.run("return getComputedStyle(document.querySelector('#sentence textarea')).direction") == "rtl"
+    browser.ask(text)
+    words = [word for word, _ in model.next_words(text, processor)[0]]
+    assert browser.texts("#tall li .word", 5) == words
+    assert browser.find("#tall .read .text").text == model.translate(text, processor)[0]
+    assert browser.find("#naive li .word").text == records[0].missing_word
+    # From right to left, and as wide as the word is probable.
+    row, bar = (
+        browser.run("return document.querySelector(arguments[0]).getBoundingClientRect()", f"#naive li {part}")
+        for part in ("button", ".bar")
+    )
+    assert bar["right"] == pytest.approx(row["right"], abs=2)
+    share = float(browser.find("#naive .probability").text.split()[-1].rstrip("%")) / 100
+    assert bar["width"] / row["width"] == pytest.approx(share, abs=0.02)
+
+    browser.find("#naive li button").click()
+    longer = f"{text} {records[0].missing_word}"
+    browser.wait(lambda: browser.sentence() == longer)
+    browser.wait(lambda: browser.find("#tall .read .text").text == model.translate(longer, processor)[0])
+    word = browser.texts("#tall li .word", 5)[1]
+    browser.driver.find_elements("css selector", "#tall li button")[1].click()
+    browser.wait(lambda: browser.sentence() == f"{longer} {word}")
+    for expected in (longer, text):
+        browser.find("#back").click()
+        browser.wait(lambda expected=expected: browser.sentence() == expected)
+    browser.wait(lambda: browser.texts("#tall li .word", 5) == words)
+    browser.find("#clear").click()
+    browser.wait(lambda: browser.sentence() == "" and not browser.driver.find_elements("css selector", "#tall li"))
+
+
+def test_examples_are_the_cards_and_can_be_clicked(browser, server):
+    browser.open(server)
+    shown = browser.texts("#examples button", 2)
+    assert shown[0] == "דנה גרה בעיר"
+    assert shown[1].startswith(HTML[:50])  # a long one is cut
+    for index, text in enumerate(("דנה גרה בעיר", HTML)):
+        browser.driver.find_elements("css selector", "#examples button")[index].click()
+        browser.wait(lambda text=text: browser.sentence() == text)
+        browser.texts("#tall li .word", 5)
+    assert browser.run("return window.hacked") is None
+
+
+def test_a_refusal_is_shown_in_the_page(browser, server):
+    browser.open(server)
+    browser.find("#ask").click()
+    assert "no word yet" in browser.find("#tall [role=alert]").text
+    # Pasted; to type it would take minutes.
+    browser.run(
+        "const area = document.querySelector('#sentence textarea'); area.value = 'א'.repeat(100000);"
+        "area.dispatchEvent(new Event('input', {bubbles: true}))"
+    )
+    browser.find("#ask").click()
+    browser.wait(lambda: "100,000 characters" in browser.find("#tall [role=alert]").text)
+
+
+def test_html_from_the_model_is_text_in_the_page(browser, app):
+    """The models cannot be made to say it, so something says it in their place."""
+    demo = SimpleNamespace(
+        name=HTML,
+        on_hub=False,
+        language=None,
+        examples=[HTML],
+        naive=None,
+        naive_missing=HTML,
+        answer=lambda text: (HTML, [(HTML, 0.75), ("שלום", 0.25)]),
+        note_on=lambda text: HTML,
+    )
+    blocks = app.build(demo)
+    _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        browser.open(url)
+        browser.ask("שלום")
+        assert browser.texts("#tall li .word", 2) == [HTML, "שלום"]
+        shown = [
+            browser.find(selector).text for selector in ("#tall .read .text", "#tall ol + .message", "#naive .message")
+        ]
+        assert shown == [HTML] * 3
+        browser.find("#tall li button").click()
+        browser.wait(lambda: browser.sentence() == f"שלום {HTML}")
+        assert browser.run("return [window.hacked ?? null, document.querySelectorAll('img[src=x]').length]") == [
+            None,
+            0,
+        ]
+    finally:
+        blocks.close()
+
+
+def test_nobody_is_told(app):
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert not gradio.analytics.analytics_enabled()
