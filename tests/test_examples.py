@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
+from tall_hf import publishing
 from tall_hf.microworld import World
 
 
@@ -25,3 +27,13 @@ def test_the_little_worlds_text_and_its_held_out_questions(seed, capsys, monkeyp
     assert [json.loads(line) for line in lines("--held-out")] == [
         {"text": record.text, "group": record.kind} for record in held_out
     ]
+
+
+def test_the_card_of_a_saved_tall_is_printed(composed, tmp_path, capsys, monkeypatch):
+    publishing.save(*composed(), tmp_path / "tall")
+    arguments = [str(tmp_path / "tall"), "org/tall", "--language", "he", "--example", "דנה גרה"]
+    monkeypatch.setattr(sys, "argv", ["model_card.py", *arguments])
+    runpy.run_path(str(EXAMPLES / "model_card.py"), run_name="__main__")
+    card = ModelCard(capsys.readouterr().out)
+    assert card.data.language == "he"
+    assert card.data.widget[0]["text"] == "דנה גרה"

@@ -203,6 +203,19 @@ def test_a_tokenizers_digest_does_not_depend_on_how_it_was_called(fresh):
         assert tokenizer_digest(tokenizer) == before
 
 
+def test_a_tokenizers_digest_does_not_depend_on_how_it_was_found(composed, tmp_path):
+    composed()[1].save_pretrained(tmp_path)
+    digests = set()
+    for is_local, is_offline in ((True, False), (True, True), (False, False)):
+        tokenizer = TALLProcessor.from_pretrained(tmp_path).tokenizer
+        tokenizer.init_kwargs |= {"is_local": is_local, "local_files_only": is_offline}
+        tokenizer.save_pretrained(tmp_path / "saved")
+        saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
+        assert (saved["is_local"], saved["local_files_only"]) == (is_local, is_offline)
+        digests.add(tokenizer_digest(tokenizer))
+    assert len(digests) == 1
+
+
 def test_a_full_disk_says_what_to_do_and_leaves_nothing_half_written(tall, texts, tmp_path, monkeypatch):
     model, _ = tall
     corpus = corpus_of(texts, tmp_path)

@@ -122,11 +122,11 @@ def join_licenses(parts: Mapping[str, str | None], chosen: str | None = None) ->
             "and nobody has checked what they permit for the whole."
         )
     if chosen is not None:
-        differing = [role for role in known if known[role] in binding and known[role] != chosen]
+        differing = [role for role in known if not _goes_into(known[role], chosen)]
         if differing:
             warnings.append(
-                f"`{chosen}` is what the publisher chose; {_listed(differing, known)} asks for something else, and stays "
-                "under its own licence."
+                f"The publisher chose `{chosen}`; the licence of {_listed(differing, known)} asks for more or for something "
+                "else, and that part stays under it."
             )
         return License(chosen, "chosen by the publisher.", warnings)
     if unknown:
@@ -149,6 +149,13 @@ def check_identifier(license: str) -> None:
             f"{license!r} is no licence identifier; the Hub writes them like 'apache-2.0' or 'cc-by-nc-4.0' (see "
             "https://huggingface.co/docs/hub/repositories-licenses)."
         )
+
+
+def _goes_into(license: str, other: str) -> bool:
+    """Whether what is under a licence may go into a work under another one, as far as the list above says."""
+    if license == other or license not in _SIMPLE:
+        return license == other
+    return other not in _SIMPLE or _SIMPLE.index(license) <= _SIMPLE.index(other)
 
 
 def _of_card(data) -> str | None:

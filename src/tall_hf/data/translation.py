@@ -35,6 +35,8 @@ _PASSING = {
     "tokenizer_config.json": ("auto_map", "name_or_path", "processor_class"),
     "tokenizer.json": ("padding", "truncation"),
 }
+# Likewise of how a tokenizer was found, put as it stands for one from a folder, so that a digest of such a one stays what it is.
+_FOUND_AS = {"is_local": True, "local_files_only": False}
 # What CTranslate2 does as `generate` does it. The others are either its habit (`bad_words_ids` holds the padding token,
 # which it never writes) or refused.
 _CT2_OPTIONS = {
@@ -199,6 +201,7 @@ def tokenizer_digest(tokenizer) -> str:
                     config = json.loads(content)
                     for name in _PASSING[path.name]:
                         config.pop(name, None)
+                    config |= {name: value for name, value in _FOUND_AS.items() if name in config}
                     content = json.dumps(config, sort_keys=True).encode()
                 digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
                 digest.update(content)
