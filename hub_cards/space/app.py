@@ -47,7 +47,8 @@ class Demo:
         card = read_card(source, revision or None)
         spoken = card.get("language")
         self.language = language or self.processor.source_lang or (spoken[0] if isinstance(spoken, list) else spoken)
-        self.examples = [one["text"] for one in card.get("widget") or [] if isinstance(one.get("text"), str)]
+        texts = [one["text"] for one in card.get("widget") or [] if isinstance(one.get("text"), str)]
+        self.examples = list(dict.fromkeys(texts))  # a card may show two answers to one sentence
         self.naive, self.naive_missing = None, ""
         try:
             self.naive = NaiveTranslation(self.model, self.processor)

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import parts
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf import compose
@@ -61,29 +62,33 @@ def tall():
 
 
 @pytest.fixture(scope="module")
-def folder(tall, tmp_path_factory):
-    """It, saved with a card that names the language and sentences to try."""
+def published(hub, tall, tmp_path_factory):
+    """`org/name@commit` of it, with a card that names the language and sentences to try; the next commit's card does not."""
     folder = tmp_path_factory.mktemp("tall")
     for made in tall:
         made.save_pretrained(folder)
-    card = {"language": ["he"], "widget": [{"text": "דנה גרה בעיר"}, {"text": HTML}, {"src": "no text"}]}
+    card = {
+        "language": ["he"],
+        "widget": [{"text": "דנה גרה בעיר"}, {"text": "דנה גרה בעיר"}, {"text": HTML}, {"src": "no text"}],
+    }
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card, allow_unicode=True)}---\n", encoding="utf-8")
-    return folder
+    api = HfApi()
+    api.create_repo("tall-tests/space")
+    commit = api.upload_folder(repo_id="tall-tests/space", folder_path=folder)
+    api.upload_file(repo_id="tall-tests/space", path_in_repo="README.md", path_or_fileobj=b"---\nlanguage: en\n---\n")
+    return f"tall-tests/space@{commit.oid}"
 
 
 @pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):
-    """The address of the Space, run by a process that cannot import this package."""
+def server(hub, published, tmp_path_factory):
+    """The address of the Space, run by a process that cannot import this package, with a variable that names the model."""
     out = tmp_path_factory.mktemp("space")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "TALL_"))
-    }
-    environment |= {"HF_HOME": str(out), "HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)}
-    command = [sys.executable, "-u", "-I", "-S", "-c", CHILD, sysconfig.get_path("purelib"), str(SPACE), str(folder)]
-    with open(out / "log", "w+", encoding="utf-8") as log:
+    environment = hub.environment() | {"GRADIO_SERVER_PORT": str(port), "TALL_MODEL": published}
+    command = [sys.executable, "-u", "-I", "-S", "-c", CHILD, sysconfig.get_path("purelib"), str(SPACE)]
+    with open(out / "log", "w", encoding="utf-8") as log:
         child = subprocess.Popen(command, env=environment, cwd=out, stdout=log, stderr=subprocess.STDOUT)
         try:
             until = time.monotonic() + 200
@@ -368,6 +373,7 @@ def test_a_sentence_is_completed_by_clicking(browser, server, tall, records):
 
 def test_examples_are_the_cards_and_can_be_clicked(browser, server):
     browser.open(server)
+    assert browser.find("header a").get_attribute("href") == "https://huggingface.co/tall-tests/space"
     shown = browser.texts("#examples button", 2)
     assert shown[0] == "דנה גרה בעיר"
     assert shown[1].startswith(HTML[:50])  # a long one is cut
