@@ -88,8 +88,11 @@ def test_other_weights_on_the_hub_are_noticed(folder, unverified, composed, tmp_
 def test_code_that_needs_the_package_is_noticed(folder, unverified):
     code = (CODE / "words_tall.py").read_text(encoding="utf-8")
     repo_id, commit = unverified(words=code.replace("import torch\n", "import torch\nimport tall_hf\n", 1))
-    with pytest.raises(VerificationError, match="could not be loaded from the Hub in a fresh process.*tall_hf"):
+    with pytest.raises(
+        VerificationError, match="could not be loaded from the Hub in a fresh process.*tall_hf"
+    ) as raised:
         publishing.verify(repo_id, commit, predict_locally(folder))
+    assert "Traceback" in raised.value.__notes__[0]
 
 
 def test_the_command_ends_in_an_error_where_something_differs(folder, hub, monkeypatch):

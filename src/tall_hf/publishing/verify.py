@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import constants, get_token
-from transformers.utils import logging
 
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -18,8 +17,6 @@ from tall_hf.training.light import load_light
 from . import fresh_process
 from .fresh_process import REQUEST_NAME, Predictions, predict
 
-
-logger = logging.get_logger(__name__)
 
 # The child is isolated from the environment (-I), so it is told where this process finds its libraries. A module that is None
 # cannot be imported: without this package, however it is installed, only the repository's remote code can load the model.
@@ -136,13 +133,16 @@ def predict_on_hub(
             check=False,
         )
         if done.returncode:
-            said = done.stderr.replace(token, "***") if token else done.stderr
-            logger.debug(said)
-            last = said.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            raise VerificationError(
-                f"{repo_id} at {revision} could not be loaded from the Hub in a fresh process: {last[0]} (`tall --debug` "
-                "shows where)."
+            said = (done.stderr.replace(token, "***") if token else done.stderr).strip()
+            last = said.splitlines()[-1] if said else "it said nothing"
+            if done.returncode < 0:
+                last = f"it was ended by signal {-done.returncode}, as for want of memory"
+            error = VerificationError(
+                f"{repo_id} at {revision} could not be loaded from the Hub in a fresh process: {last} (`tall --debug` shows "
+                "all it said)."
             )
+            error.add_note(said)
+            raise error
         return Predictions.load(Path(aside))
 
 
