@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from tall_hf.microworld.architectures import qwen2_tokenizer, train_sentencepiece
-from tall_hf.training.trainer import last_checkpoint
+from tall_hf.training.checkpoints import last_checkpoint
 
 
 PARTS = ("lr_hr", "hr_lr", "llm", "random_llm")

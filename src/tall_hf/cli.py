@@ -287,7 +287,7 @@ def info(
     parts = Table(title="Parts", title_justify="left")
     for column in ("part", "type", "from", "revision"):
         parts.add_column(column, overflow="fold")
-    for role in ("lr_hr", "llm", "hr_lr"):
+    for role in components.ROLES:
         origin = (config.components or {}).get(role, {})
         part = getattr(config, f"{role}_config")
         parts.add_row(role, part.model_type, origin.get("name_or_path") or "-", origin.get("revision") or "-")

@@ -9,7 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from tall_hf import cards, publishing
-from tall_hf.publishing.plan import model_folder, read_config
+from tall_hf.publishing.plan import read_config
+from tall_hf.publishing.saving import model_folder
 
 
 def register(app: typer.Typer, user_errors: type):

@@ -21,6 +21,8 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 # What the paper samples the next token with; at most ten new tokens for a word (section on inference).
 PAPER_SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "max_new_tokens": 10}
 
+# The three parts, as `compose` calls them and `TALLConfig.components` records them.
+ROLES = ("lr_hr", "llm", "hr_lr")
 # The fields of TALLConfig that are a user's choice; the others describe the parts.
 SWITCHES = (
     "source_bridge",

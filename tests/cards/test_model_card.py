@@ -184,7 +184,7 @@ def test_a_dataset_that_it_was_not_trained_on_is_refused(left_behind, tmp_path):
 
 
 def test_folders_that_are_none_are_named(left_behind, tmp_path):
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
+    with pytest.raises(FileNotFoundError, match="There is no saved TALL in"):
         model_card(tmp_path / "nowhere", repo_id=REPO, language="he")
     with pytest.raises(FileNotFoundError, match=r"has no results.json; name the `--output` folder"):
         model_card(left_behind.run, repo_id=REPO, language="he", evaluation=tmp_path)

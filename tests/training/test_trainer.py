@@ -13,8 +13,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments, load_light
+from tall_hf.training.checkpoints import last_checkpoint
 from tall_hf.training.light import trainable_names
-from tall_hf.training.trainer import last_checkpoint
 
 
 class Recorder(TrainerCallback):

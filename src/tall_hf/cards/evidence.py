@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from tall_hf.components import check_tall
 from tall_hf.data.prepare import REPORT, load_prepared
 from tall_hf.evaluation.fingerprint import model_fingerprint
 from tall_hf.evaluation.report import RESULTS_NAME
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.training.run import METRICS_NAME, MODEL_FOLDER
-from tall_hf.training.trainer import SETTINGS_NAME, STATE_NAME, dataset_fingerprint, last_checkpoint
+from tall_hf.publishing.saving import MODEL_FOLDER
+from tall_hf.training.checkpoints import SETTINGS_NAME, STATE_NAME, dataset_fingerprint, last_checkpoint
+from tall_hf.training.run import METRICS_NAME
 
 
 # What results.json may differ by from the same figure counted again.
@@ -62,21 +62,6 @@ class Evaluation:
     report: dict[str, Any]
     protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
     sentences: list[dict[str, str]] = field(default_factory=list)
-
-
-def model_folder(folder: str | os.PathLike) -> Path:
-    """The saved TALL in the `output_dir` of a training, or `folder` itself if it is one.
-
-    Raises:
-        OSError, ValueError: there is none.
-    """
-    folder = Path(folder)
-    if (folder / MODEL_FOLDER / "config.json").is_file():
-        folder = folder / MODEL_FOLDER
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}; name the `output_dir` of `tall train`, or its `model`.")
-    check_tall(folder)
-    return folder
 
 
 def read_training(model: Path) -> Training | None:

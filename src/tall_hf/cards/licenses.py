@@ -9,8 +9,9 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers.utils import logging
 
-from .evidence import model_folder
-from .parts import ROLES, Part, read_parts
+from tall_hf.publishing.saving import model_folder
+
+from .parts import ROLE_TITLES, Part, read_parts
 
 
 logger = logging.get_logger(__name__)
@@ -167,9 +168,9 @@ def _of_card(data) -> str | None:
 
 
 def _unknown_warning(roles) -> str:
-    names = " and ".join(ROLES[role] for role in roles)
+    names = " and ".join(ROLE_TITLES[role] for role in roles)
     return f"Nobody has said what the licence of {names} is. Find out before you use or pass on this model."
 
 
 def _listed(roles, licenses) -> str:
-    return ", ".join(f"{ROLES[role]} (`{licenses[role]}`)" for role in roles)
+    return ", ".join(f"{ROLE_TITLES[role]} (`{licenses[role]}`)" for role in roles)

@@ -14,12 +14,13 @@ from tall_hf import hub_cards
 from tall_hf.components import SWITCHES
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.publishing.saving import model_folder
 
-from .evidence import Evaluation, Training, model_folder, read_evaluation, read_preparation, read_training
+from .evidence import Evaluation, Training, read_evaluation, read_preparation, read_training
 from .language import check_language, language_name
 from .licenses import License, join_licenses, local_licenses
 from .markup import bar, code, code_string, directed, direction, escape, interval, link, percent, table
-from .parts import ROLES, Part, citations, read_parts
+from .parts import ROLE_TITLES, Part, citations, read_parts
 from .predictions import Prediction, held_out_sentences, predict
 
 
@@ -152,7 +153,7 @@ def model_card(
         usage=_usage(predictions),
         parts_table=_parts_table(parts, licenses),
         is_embedded=all(part.is_embedded for part in parts.values()),
-        merged_lora=[ROLES[role] for role, part in parts.items() if part.merged_lora],
+        merged_lora=[ROLE_TITLES[role] for role, part in parts.items() if part.merged_lora],
         parameters_table=_parameters_table(model),
         shares=_shares(model),
         evaluation=_evaluation_view(measured),
@@ -182,10 +183,10 @@ def _language(language: str | None, processor: TALLProcessor) -> str:
 
 def _part_licenses(parts: Mapping[str, Part], given: Mapping[str, str] | None) -> dict[str, str | None]:
     given = dict(given or {})
-    if unknown := set(given) - set(ROLES):
-        raise ValueError(f"A TALL has no part {', '.join(sorted(unknown))}; its parts are {', '.join(ROLES)}.")
+    if unknown := set(given) - set(ROLE_TITLES):
+        raise ValueError(f"A TALL has no part {', '.join(sorted(unknown))}; its parts are {', '.join(ROLE_TITLES)}.")
     known = {**local_licenses(parts), **given}
-    return {role: known.get(role) for role in ROLES}
+    return {role: known.get(role) for role in ROLE_TITLES}
 
 
 def _license_link(license: License, repo_id: str) -> dict[str, str]:
@@ -289,7 +290,7 @@ def _parts_table(parts: Mapping[str, Part], licenses: Mapping[str, str | None]) 
     for role, part in parts.items():
         revision = f"`{part.revision}`" if part.revision else ""
         rows.append(
-            [ROLES[role], _origin(part), revision, escape(part.model_type), escape(licenses[role] or "unknown")]
+            [ROLE_TITLES[role], _origin(part), revision, escape(part.model_type), escape(licenses[role] or "unknown")]
         )
     return table(["part", "from", "revision", "type", "licence"], rows)
 

@@ -13,7 +13,7 @@ from tall_hf.microworld import component_path
 from tall_hf.modeling.configuration_tall import TALLConfig
 
 
-ROLES = {"lr_hr": "the translator in", "llm": "the language model", "hr_lr": "the translator back"}
+ROLE_TITLES = {"lr_hr": "the translator in", "llm": "the language model", "hr_lr": "the translator back"}
 
 # BibTeX of the checkpoints most TALLs are made of, by the beginning of their names.
 _OPUS = """@inproceedings{tiedemann2020opusmt,
@@ -73,7 +73,7 @@ def read_parts(config: TALLConfig | str | os.PathLike) -> dict[str, Part]:
         config = TALLConfig.from_pretrained(config)
     return {
         role: origin_of((config.components or {}).get(role, {}), getattr(config, f"{role}_config").model_type)
-        for role in ROLES
+        for role in ROLE_TITLES
     }
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from transformers.utils import logging
 
 from tall_hf import hub_cards
+from tall_hf.components import ROLES
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.training.light import PINS_NAME, save_light
@@ -23,13 +24,11 @@ from .remote_code import (
     with_installed_auto_map,
     with_installed_processor,
 )
-from .saving import MAX_SHARD_SIZE
+from .saving import MAX_SHARD_SIZE, model_folder
 
 
 logger = logging.get_logger(__name__)
 
-ROLES = ("lr_hr", "llm", "hr_lr")
-_MODEL_FOLDER = "model"  # in what `tall train` writes
 _CONFIG = "config.json"
 _PROCESSOR_CONFIG = "processor_config.json"
 # For Inference Endpoints: the handler and what it needs, from hub_cards/.
@@ -107,7 +106,7 @@ def plan(
             "or load it with `tall_hf.load_light` and save it whole first."
         )
     if trainable_only:
-        check_pinned(config, folder)
+        _check_pinned(config, folder)
     if names := differing(code_in_folder(folder)):
         logger.warning(
             f"The remote code in {folder} differs from the installed tall-hf in {', '.join(names)}. The installed one is "
@@ -125,30 +124,9 @@ def plan(
     ]
 
 
-def model_folder(folder: str | os.PathLike) -> Path:
-    """The folder of the saved TALL: `folder` itself, or its `model/` if `tall train` wrote it.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    folder = Path(folder)
-    for one in (folder, folder / _MODEL_FOLDER):
-        if (one / _CONFIG).is_file():
-            return one
-    raise FileNotFoundError(
-        f"There is no saved TALL in {folder} or its {_MODEL_FOLDER}/. A training writes it at its end: finish it with "
-        "`tall train ... --resume`, or name a checkpoint and publish its adapters with `--trainable-only`."
-    )
-
-
 def read_config(folder: Path) -> dict:
-    """A saved TALL's `config.json`; ValueError if it is one of another model."""
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    if config.get("model_type") != "tall":
-        raise ValueError(
-            f"{folder} is of type {config.get('model_type')!r}, not a TALL, so `tall publish` is not for it."
-        )
-    return {"lora": None, "trainable_only": False, "components": None, **config}
+    """A saved TALL's `config.json`, in which what `compose` and light checkpoints may leave out is filled in."""
+    return {"lora": None, "trainable_only": False, "components": None, **_read_json(folder / _CONFIG)}
 
 
 def is_published(path_in_repo: str) -> bool:
@@ -159,7 +137,7 @@ def is_published(path_in_repo: str) -> bool:
     return _matches(path.name, _PUBLISHED)
 
 
-def check_pinned(config: dict, folder: Path) -> None:
+def _check_pinned(config: dict, folder: Path) -> None:
     """Refuse to publish adapters without frozen parts that everybody can fetch: ValueError names the part."""
     for role in ROLES:
         part = (config["components"] or {}).get(role) or {}
@@ -190,7 +168,7 @@ def _contents(folder: Path, is_light: bool) -> dict[str, Path | bytes]:
         raise FileNotFoundError(
             f"{folder} is not a whole TALL: {', '.join(missing)} is missing. Save the model and its processor there again."
         )
-    contents[_CONFIG] = _json(without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
+    contents[_CONFIG] = _json(_without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
     contents[_PROCESSOR_CONFIG] = _json(with_installed_processor(_read_json(folder / _PROCESSOR_CONFIG)))
     return contents
 
@@ -217,7 +195,7 @@ def _light_contents(folder: Path) -> dict[str, Path | bytes]:
         return {path: one if isinstance(one, bytes) else one.read_bytes() for path, one in contents.items()}
 
 
-def without_local_names(config: dict) -> dict:
+def _without_local_names(config: dict) -> dict:
     """A `config.json` in which a part that was a local folder has no name: nobody else has that folder."""
     components = config.get("components") or {}
     local = {role for role in ROLES if not components.get(role, {}).get("revision")}

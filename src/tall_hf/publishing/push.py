@@ -22,7 +22,9 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 from rich.console import Console
 from transformers.utils import logging
 
-from .plan import ROLES, PublishedFile, is_published, model_folder, plan, read_config
+from tall_hf.components import ROLES
+
+from .plan import PublishedFile, is_published, plan, read_config
 from .remote_code import (
     code_in_repository,
     differing,
@@ -30,6 +32,7 @@ from .remote_code import (
     with_installed_auto_map,
     with_installed_processor,
 )
+from .saving import model_folder
 from .verify import VerificationError, predict_locally, predict_on_hub
 from .verify import verify as verify_published
 

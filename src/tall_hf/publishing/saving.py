@@ -1,4 +1,4 @@
-"""Write a TALL and its processor to a folder, whole or not at all."""
+"""Write a TALL and its processor to a folder, whole or not at all, and find it where a training wrote it."""
 
 import fnmatch
 import json
@@ -6,12 +6,15 @@ import os
 import tempfile
 from pathlib import Path
 
+from tall_hf.components import check_tall
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 
 # In bytes; larger weights are saved in several files, which need less memory to load and are easier to upload.
 MAX_SHARD_SIZE = 5 * 10**9
+# Where `tall train` saves, in its `output_dir`.
+MODEL_FOLDER = "model"
 # What a saved TALL consists of; a folder with anything else in it is not replaced.
 _OWN_FILES = (
     "*.safetensors",
@@ -75,6 +78,24 @@ def check_output(folder: str | os.PathLike) -> Path:
             "those away."
         )
     return folder
+
+
+def model_folder(folder: str | os.PathLike) -> Path:
+    """The folder of a saved TALL: `folder` itself, or its `model/` if `tall train` wrote it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is a checkpoint of another kind.
+    """
+    folder = Path(folder)
+    for one in (folder, folder / MODEL_FOLDER):
+        if (one / "config.json").is_file():
+            check_tall(one)
+            return one
+    raise FileNotFoundError(
+        f"There is no saved TALL in {folder} or its {MODEL_FOLDER}/. A training writes it at its end: finish it with "
+        "`tall train ... --resume`, or name a checkpoint and publish its adapters with `--trainable-only`."
+    )
 
 
 def _is_saved_tall(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from tall_hf.components import SWITCHES, Component, compose, has_llm_layers
+from tall_hf.components import ROLES, SWITCHES, Component, compose, has_llm_layers
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -23,7 +23,6 @@ from .lora import add_lora
 
 PINS_NAME = "frozen_parts.json"
 WEIGHTS_NAME = "model.safetensors"
-_ROLES = ("lr_hr", "llm", "hr_lr")
 # Where the pretrained parts stand in a TALL; all else is adapters.
 _FROZEN = ("encoder.translator.", "encoder.llm.", "decoder.", "lm_head.", "final_logits_bias")
 
@@ -173,7 +172,7 @@ def load_light(
         )
         _check_switches(model.config, config, base)
     else:
-        specs = {role: _pinned_spec(role, pins) for role in _ROLES}
+        specs = {role: _pinned_spec(role, pins) for role in ROLES}
         _check_still_there(specs, folder, token)
         model, _ = compose(
             **specs,

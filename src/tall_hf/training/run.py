@@ -20,16 +20,17 @@ from tall_hf.data.prepare import load_prepared, prepared_truncation
 from tall_hf.files import full_disk_named, locked, written_whole
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.publishing.saving import MODEL_FOLDER
 
 from .arguments import TALLTrainingArguments
+from .checkpoints import SETTINGS_NAME, last_checkpoint
 from .light import cast_adapters, check_loaded, light_names
 from .lora import add_lora, merge_lora
-from .trainer import SETTINGS_NAME, TALLTrainer, last_checkpoint
+from .trainer import TALLTrainer
 
 
 logger = logging.get_logger(__name__)
 
-MODEL_FOLDER = "model"
 METRICS_NAME = "metrics.json"
 _TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off", "null")  # YAML's
 

@@ -1,10 +1,7 @@
 """TALLTrainer: transformers' Trainer with what training adapters between frozen parts needs."""
 
-import contextlib
-import hashlib
 import json
 import math
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +18,15 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 
 from . import light
 from .arguments import TALLTrainingArguments
+from .checkpoints import (
+    COLUMNS,
+    RESUMED_ARGUMENTS,
+    SETTINGS_NAME,
+    STATE_NAME,
+    check_same_settings,
+    dataset_fingerprint,
+    last_checkpoint,
+)
 from .curriculum import LossCurriculum, narrow_labels
 from .metrics import check_best_metric, last_word_metrics, predictions_and_losses
 from .plot import plot_training
@@ -28,43 +34,9 @@ from .plot import plot_training
 
 logger = logging.get_logger(__name__)
 
-SETTINGS_NAME = "training_settings.json"
-STATE_NAME = "trainer_state.json"
 PLOT_NAME = "training.png"
-_COLUMNS = ("input_ids", "llm_input_ids", "labels")
 _ALIGNMENTS = ("encoder.source_alignment.", "encoder.target_alignment.")
 _GATE = "encoder.gate"
-# What a resumed training must share with its checkpoint to be the same training.
-_RESUMED_ARGUMENTS = (
-    "loss_positions",
-    "last_n",
-    "loss_curriculum",
-    "seed",
-    "data_seed",
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "alignment_learning_rate",
-    "gate_learning_rate",
-    "lr_scheduler_type",
-    "lr_scheduler_kwargs",
-    "warmup_steps",
-    "optim",
-    "weight_decay",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "label_smoothing_factor",
-    "train_sampling_strategy",
-    "dataloader_drop_last",
-    "bf16",
-    "fp16",
-    "frozen_dtype",
-    "metric_for_best_model",
-    "greater_is_better",
-    "early_stopping_patience",
-)
 
 
 class EpochSampler(Sampler[int]):
@@ -97,8 +69,8 @@ class TALLTrainer(Trainer):
     """Trains the adapters of a TALL.
 
     The frozen parts stay in evaluation mode and out of the optimizer; the loss is where `args.loss_positions` says, and
-    evaluation always asks for the missing last word, in the order of its rows. Checkpoints hold the adapters only (`tall_hf.load_light`),
-    `save_model` writes the whole model.
+    evaluation always asks for the missing last word, in the order of its rows. Checkpoints hold the adapters only
+    (`tall_hf.load_light`), `save_model` writes the whole model.
 
     Args:
         model: a TALLForCausalLM.
@@ -343,14 +315,14 @@ class TALLTrainer(Trainer):
     @cached_property
     def training_settings(self) -> dict:
         """What a resumed training must share with its checkpoint; JSON values."""
-        settings = {name: getattr(self.args, name) for name in _RESUMED_ARGUMENTS}
+        settings = {name: getattr(self.args, name) for name in RESUMED_ARGUMENTS}
         settings |= {
             name: str(getattr(settings[name], "value", settings[name])) for name in ("lr_scheduler_type", "optim")
         }
         config = self.accelerator.unwrap_model(self.model).config
         return {
             "train_dataset": dataset_fingerprint(self.train_dataset),
-            "eval_dataset": _evaluation_fingerprint(self.eval_dataset),
+            "eval_dataset": dataset_fingerprint(self.eval_dataset),
             "batch_size": self._step_batch_size,
             **settings,
             **{name: getattr(config, name) for name in SWITCHES},
@@ -394,19 +366,7 @@ class TALLTrainer(Trainer):
                 f"{checkpoint} holds weights alone (`save_only_model`), so the optimizer and the schedule would start "
                 "anew. Begin another training from these weights, or set `allow_changed_settings` to go on all the same."
             )
-        path = Path(checkpoint, SETTINGS_NAME)
-        if not path.is_file():
-            return
-        then, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(self.training_settings))
-        differing = [name for name in now if now[name] != then.get(name)]
-        if differing:
-            changes = "; ".join(
-                f"{name}: {_short(then.get(name))} then, {_short(now[name])} now" for name in differing
-            )
-            raise ValueError(
-                f"This is not the training that {checkpoint} was saved from: {changes}. Use the same settings, name a new "
-                "`output_dir` to begin another training, or set `allow_changed_settings` to go on all the same."
-            )
+        check_same_settings(checkpoint, self.training_settings)
 
     def _save_checkpoint(self, model, trial):
         self._is_saving_checkpoint = True
@@ -443,44 +403,5 @@ class TALLTrainer(Trainer):
         light.check_loaded(load_result, self.accelerator.unwrap_model(self.model), "the checkpoint")
 
 
-def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """The last checkpoint in a folder that was written to its end; one that a kill cut short is passed over."""
-    complete = {}
-    for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer's first process writes it last
-        with contextlib.suppress(ValueError):
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-            if _has_every_random_state(state.parent):
-                complete[step] = str(state.parent)
-    return complete[max(complete)] if complete else None
-
-
-def _has_every_random_state(checkpoint: Path) -> bool:
-    """Whether all processes have written theirs; the first does not wait for the others."""
-    settings = checkpoint / SETTINGS_NAME
-    processes = json.loads(settings.read_text(encoding="utf-8"))["processes"] if settings.is_file() else 1
-    return processes == 1 or all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(processes))
-
-
-def _evaluation_fingerprint(dataset):
-    if isinstance(dataset, dict):
-        return {name: dataset_fingerprint(part) for name, part in dataset.items()}
-    return dataset_fingerprint(dataset)
-
-
-def dataset_fingerprint(dataset) -> str | None:
-    """SHA-256 over the token ids of every row; None for a dataset without a length, which is read once only."""
-    if not hasattr(dataset, "__len__"):
-        return None
-    digest = hashlib.sha256()
-    for row in dataset:
-        digest.update(repr([list(row[name]) for name in _COLUMNS if name in row]).encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def _row_lengths(dataset) -> list[int]:
-    return [sum(len(row[name]) for name in _COLUMNS if name in row) for row in dataset]
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+    return [sum(len(row[name]) for name in COLUMNS if name in row) for row in dataset]

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from tall_hf.modeling.processing_tall import pad_rows
-from tall_hf.training.trainer import last_checkpoint
+from tall_hf.training.checkpoints import last_checkpoint
 
 from ..approach import TrainingText, check_training
 from ..cost import free_memory

@@ -1,0 +1,100 @@
+"""What a checkpoint keeps of its training: which one is whole, and whether a training may go on from it."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+SETTINGS_NAME = "training_settings.json"
+STATE_NAME = "trainer_state.json"
+# What a row of training data is made of.
+COLUMNS = ("input_ids", "llm_input_ids", "labels")
+# What a resumed training must share with its checkpoint to be the same training.
+RESUMED_ARGUMENTS = (
+    "loss_positions",
+    "last_n",
+    "loss_curriculum",
+    "seed",
+    "data_seed",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "alignment_learning_rate",
+    "gate_learning_rate",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "train_sampling_strategy",
+    "dataloader_drop_last",
+    "bf16",
+    "fp16",
+    "frozen_dtype",
+    "metric_for_best_model",
+    "greater_is_better",
+    "early_stopping_patience",
+)
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """The last checkpoint in a folder that was written to its end; one that a kill cut short is passed over."""
+    complete = {}
+    for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer's first process writes it last
+        with contextlib.suppress(ValueError):
+            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+            if _has_every_random_state(state.parent):
+                complete[step] = str(state.parent)
+    return complete[max(complete)] if complete else None
+
+
+def _has_every_random_state(checkpoint: Path) -> bool:
+    """Whether all processes have written theirs; the first does not wait for the others."""
+    settings = checkpoint / SETTINGS_NAME
+    processes = json.loads(settings.read_text(encoding="utf-8"))["processes"] if settings.is_file() else 1
+    return processes == 1 or all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(processes))
+
+
+def check_same_settings(checkpoint: str | os.PathLike, settings: dict) -> None:
+    """See that a training has the settings of the one that a checkpoint was saved from, if it keeps any.
+
+    Raises:
+        ValueError: it is another training; the message names what differs.
+    """
+    path = Path(checkpoint, SETTINGS_NAME)
+    if not path.is_file():
+        return
+    then, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+    if differing := [name for name in now if now[name] != then.get(name)]:
+        changes = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now[name])} now" for name in differing)
+        raise ValueError(
+            f"This is not the training that {checkpoint} was saved from: {changes}. Use the same settings, name a new "
+            "`output_dir` to begin another training, or set `allow_changed_settings` to go on all the same."
+        )
+
+
+def dataset_fingerprint(dataset) -> str | dict[str, str | None] | None:
+    """SHA-256 over the token ids of every row; of several datasets by name, by their names.
+
+    None for a dataset without a length, which is read once only.
+    """
+    if isinstance(dataset, dict):
+        return {name: dataset_fingerprint(part) for name, part in dataset.items()}
+    if not hasattr(dataset, "__len__"):
+        return None
+    digest = hashlib.sha256()
+    for row in dataset:
+        digest.update(repr([list(row[name]) for name in COLUMNS if name in row]).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
