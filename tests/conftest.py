@@ -102,8 +102,9 @@ def tiny_config(part_folders):
 def hub(tmp_path_factory):
     """A Hub on this machine (`hub.server.Hub`), which huggingface_hub in this process talks to while a file's tests run.
 
-    So do child processes; with `env=hub.environment()` one starts with a cache of its own, which is empty. Each file's tests have a Hub of their own, so a test that counts
-    requests clears `hub.requests` first, and tests name their repositories apart.
+    So do child processes; with `env=hub.environment()` one starts with a cache of its own, which is empty. Each file's
+    tests have a Hub of their own, so a test that counts requests clears `hub.requests` first, and tests name their
+    repositories apart.
     """
     from hub.server import serve  # here, for the web server takes time to import and few tests want it
     from huggingface_hub import constants, hf_api

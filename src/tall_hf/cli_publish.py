@@ -45,7 +45,7 @@ def register(app: typer.Typer, user_errors: type):
 
         The token is the one of `hf auth login`, or HF_TOKEN. Checkpoints and the state of the training stay here.
 
-        Example: tall publish outputs/he-qwen my-name/tall-he-qwen --language he --evaluation outputs/he-evaluation
+        Example: tall publish outputs/he-qwen-trained my-name/tall-he-qwen --language he --evaluation outputs/evaluation
         """
         console = Console()
         with user_errors():

@@ -41,8 +41,8 @@ def main(folder: Path):
             pipe = transformers.pipeline(model=repo_id, **remote)
             return {"class": describe(pipe), "words": [pipe(text, top_k=3) for text in texts]}
         of_both = {key: value for key, value in remote.items() if key not in ("dtype", "device_map")}
-        processor = transformers.AutoProcessor.from_pretrained(repo_id, **of_both)
         model = getattr(transformers, loader).from_pretrained(repo_id, **remote)
+        processor = transformers.AutoProcessor.from_pretrained(repo_id, **of_both)
         loaded[name] = model, processor
         tensors[name] = logits(model, processor)
         return {"class": describe(model), "dtype": str(model.dtype), "processor": describe(processor)}

@@ -3,29 +3,19 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tall_hf import TALLForCausalLM, publishing
+from tall_hf import TALLForCausalLM, modeling, publishing
 from tall_hf.cli import app
 from tall_hf.publishing import plan, saving
 from tall_hf.publishing.plan import is_published
 from tall_hf.training.light import save_light
 
 
-CODE = {
-    "alignment_tall.py",
-    "configuration_tall.py",
-    "encoder_tall.py",
-    "generation_tall.py",
-    "marian_tall.py",
-    "modeling_tall.py",
-    "parameters_tall.py",
-    "pipeline_tall.py",
-    "processing_tall.py",
-    "words_tall.py",
-}
+CODE = {path.name for path in Path(modeling.__file__).parent.glob("*_tall.py")}
 FILES = {
     "config.json",
     "generation_config.json",
