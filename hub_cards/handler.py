@@ -129,9 +129,9 @@ class EndpointHandler:
         if unknown := sorted(map(str, parameters.keys() - known.keys())):
             raise ValueError(f"Unknown parameter {_listed(unknown)}; there are {', '.join(known)}.")
         # JSON's null is a parameter left out.
-        parameters = {name: value for name, value in parameters.items() if value is not None}
-        for name, value in parameters.items():
-            _check_value(name, value, *known[name])
+        parameters = {
+            name: _checked_value(name, value, *known[name]) for name, value in parameters.items() if value is not None
+        }
         if "top_k" in parameters and len(parameters) > 1:
             others = _listed(sorted(parameters.keys() - {"top_k"}))
             raise ValueError(
@@ -159,11 +159,11 @@ def _placement() -> dict:
     return {"device": 0}
 
 
-def _check_value(name, value, kind, low, high):
+def _checked_value(name, value, kind, low, high):
     if kind is bool:
         if not isinstance(value, bool):
             raise ValueError(f'"{name}" must be true or false, got {_kind(value)}.')
-        return
+        return value
     # To Python true is 1.
     fits = not isinstance(value, bool) and isinstance(value, int if kind is int else int | float)
     # Python's JSON reader lets NaN pass, which lies in no range.
@@ -171,6 +171,8 @@ def _check_value(name, value, kind, low, high):
         shown = str(value)[:20] if fits else _kind(value)
         wanted = "a whole number" if kind is int else "a number"
         raise ValueError(f'"{name}" must be {wanted} from {low:,} to {high:,}, got {shown}.')
+    # JSON writes 1.0 as 1 as well, and `generate` takes no whole number for a temperature or a penalty.
+    return kind(value)
 
 
 def _kind(value) -> str:

@@ -1,6 +1,5 @@
 """TALLTextMixin: what a TALL does from text to text - translate, the next words with probabilities, completion."""
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -282,12 +281,7 @@ class TALLTextMixin:
         starts, continuations = (
             mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1])
         )
-        generation_config = copy.deepcopy(self.generation_config)
-        if not generation_kwargs.get("do_sample", False):
-            # Sampling settings next to greedy decoding would only bring warnings.
-            generation_config.do_sample = False
-            generation_config.temperature = generation_config.top_k = generation_config.top_p = None
-        generation_kwargs = {**generation_kwargs, "max_new_tokens": max_new_tokens}
+        generation_kwargs = {"do_sample": False, **generation_kwargs, "max_new_tokens": max_new_tokens}
 
         def read(text, row):
             text_pieces = starts[row] | continuations[row]
@@ -305,7 +299,6 @@ class TALLTextMixin:
             streamer.follow(starts, lambda row: read(texts[0], row.to(self.device))[0])
         ids = self.generate(
             **inputs,
-            generation_config=generation_config,
             stopping_criteria=StoppingCriteriaList([WordCountCriteria(starts, prefix_length, num_words)]),
             **generation_kwargs,
         )

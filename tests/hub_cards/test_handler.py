@@ -190,6 +190,17 @@ def test_sampling_takes_its_settings(handler):
     assert len(answers) > 1
 
 
+@pytest.mark.parametrize("sampling", [{"temperature": 1, "top_p": 1}, {"repetition_penalty": 2}])
+def test_whole_numbers_are_numbers(handler, sampling):
+    parameters = {"do_sample": True, "max_words": 1, **sampling}
+    as_floats = {name: float(value) if name in sampling else value for name, value in parameters.items()}
+    answers = []
+    for settings in (parameters, as_floats):
+        torch.manual_seed(0)
+        answers.append(handler({"inputs": parts.SENTENCES[0], "parameters": settings}))
+    assert answers[0] == answers[1]
+
+
 def test_a_request_is_not_changed(handler):
     data = {"inputs": ["שלום"], "parameters": {"max_words": 1, "max_new_tokens": 3}}
     handler(data)

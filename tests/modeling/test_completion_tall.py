@@ -5,7 +5,7 @@ from threading import Thread
 import parts
 import pytest
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer, TextStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer, TextStreamer, generation
 from transformers.generation import BaseStreamer
 
 
@@ -132,6 +132,19 @@ def test_a_batch_equals_each_text_alone(composed, translator, refresh_words, num
     alone = [model.complete(text, processor, max_new_tokens=10, **settings)[0] for text in texts]
     assert together == alone
     assert all(new.startswith(old) for new, old in zip(together, texts, strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True, "temperature": 0.5}])
+def test_nothing_is_warned_of(composed, monkeypatch, settings):
+    """The paper's sampling settings stand in the model's generation configuration, beside greedy decoding too."""
+    said = []
+    for module in (generation.utils, generation.configuration_utils):
+        for level in ("warning", "warning_once"):
+            monkeypatch.setattr(module.logger, level, lambda message, *rest: said.append(message))
+    model, processor = composed("gated")
+    assert model.generation_config.temperature == 0.7
+    model.complete(parts.SENTENCES[0], processor, max_words=1, **settings)
+    assert said == []
 
 
 def test_greedy_unless_sampling_is_asked_for(composed):
