@@ -80,6 +80,23 @@ def test_every_imported_library_is_declared():
                 assert owners & declared, f"{path.relative_to(ROOT)} imports {name}, which setup.cfg does not declare"
 
 
+@pytest.mark.parametrize(
+    ("room", "beyond"),
+    [
+        ("data", {"training", "evaluation", "publishing", "cards"}),
+        ("training", {"evaluation", "cards"}),
+        ("evaluation", {"publishing", "cards"}),
+        ("publishing", {"evaluation", "cards"}),
+    ],
+)
+def test_rooms_know_nothing_beyond_their_walls(room, beyond):
+    for path in (folder_of("tall_hf") / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == "tall_hf":
+                inside = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+                assert not beyond.intersection(inside), f"{path.relative_to(ROOT)} imports {inside[0]}"
+
+
 def test_test_files_have_names_of_their_own():
     """Test folders are no packages, so pytest imports two files of one name only if they are run apart, as peer/ is."""
     paths = (ROOT / "tests").rglob("*.py")

@@ -63,7 +63,7 @@ _APPROACHES = {
     "soft_prompt": "naive, with a prompt learned on translations",
     "fine_tuned_paper": "all of the LLM trained on the same text, at the paper's learning rate",
     "fine_tuned": "all of the LLM trained on the same text",
-    "lora": "the LLM with LoRA trained on the same text",
+    "lora": "the LLM with LoRA and the embeddings of the text's tokens trained on it",
     "translator_only": "a TALL without its LLM, trained on the same text",
     "decoder_only": "the decoder of the translator back, with nothing to read",
     "ngram": "Kneser-Ney on the same text",
