@@ -143,18 +143,33 @@ def test_a_model_that_has_moved_is_still_the_one_that_was_evaluated(copied):
     assert card.data.eval_results
 
 
-def test_figures_that_the_answers_do_not_give_are_refused(copied, edit):
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("accuracy", 0.9),
+        ("top5_accuracy_interval", [0.99, 1.0]),
+        ("mean_reciprocal_rank_interval", [0.99, 1.0]),
+        ("character_f_score", 0.9),
+        ("perplexity", 1.1),
+        ("perplexity_interval", [1.0, 1.2]),
+        ("bits_per_character", None),
+    ],
+)
+def test_figures_that_the_answers_do_not_give_are_refused(copied, edit, figure, value):
     def better(report):
-        report["protocols"]["clean"]["approaches"]["tall"]["metrics"]["accuracy"] += 0.1
+        report["protocols"]["clean"]["approaches"]["tall"]["metrics"][figure] = value
 
     edit(copied.evaluation / "results.json", better)
-    with pytest.raises(ValueError, match=r"says that tall has accuracy .* its answers give"):
+    with pytest.raises(ValueError, match=rf"says that tall has {figure} .* its answers give"):
         model_card(copied.run, repo_id=REPO, language="he", evaluation=copied.evaluation)
 
 
-def test_figures_without_their_answers_are_refused(copied):
-    shutil.rmtree(copied.evaluation / "sentences")
-    with pytest.raises(FileNotFoundError, match=r"tall.csv is missing"):
+@pytest.mark.parametrize(
+    ("folder", "message"), [("sentences", r"tall.csv is missing"), ("answers", "does not hold the answers of tall")]
+)
+def test_figures_without_their_answers_are_refused(copied, folder, message):
+    shutil.rmtree(copied.evaluation / folder)
+    with pytest.raises(FileNotFoundError, match=message):
         model_card(copied.run, repo_id=REPO, language="he", evaluation=copied.evaluation)
 
 
@@ -188,6 +203,12 @@ def test_folders_that_are_none_are_named(left_behind, tmp_path):
         model_card(tmp_path / "nowhere", repo_id=REPO, language="he")
     with pytest.raises(FileNotFoundError, match=r"has no results.json; name the `--output` folder"):
         model_card(left_behind.run, repo_id=REPO, language="he", evaluation=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [("tall", "'tall' names no owner"), ("dana/a b", "Repo id must")])
+def test_the_name_is_one_that_everybody_can_load(left_behind, name, message):
+    with pytest.raises(ValueError, match=message):
+        model_card(left_behind.run, repo_id=name, language="he")
 
 
 def test_a_light_checkpoint_is_refused(composed, tmp_path):

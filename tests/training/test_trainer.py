@@ -393,4 +393,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path):
         assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
         (tmp_path / "checkpoint-10" / f"rng_state_{rank}.pth").touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    # As an older version wrote them.
+    (tmp_path / "checkpoint-10" / "training_settings.json").write_text(json.dumps({"seed": 42}))
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path / "nowhere") is None

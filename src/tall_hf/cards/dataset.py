@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData
-from huggingface_hub.utils import validate_repo_id
 
 from tall_hf import hub_cards
 from tall_hf.data.prepare import load_translations
@@ -13,7 +12,7 @@ from .evidence import read_prepare_report
 from .language import check_language, language_name
 from .licenses import UNKNOWN, check_identifier
 from .markup import code, directed, escape, link, table
-from .parts import origin_of
+from .parts import check_full_name, origin_of
 
 
 TEMPLATE = Path(hub_cards.__file__).parent / "dataset_card.md.j2"
@@ -65,7 +64,7 @@ def dataset_card(
     report = read_prepare_report(prepared_folder)
     splits = load_translations(prepared_folder)
     if repo_id is not None:
-        validate_repo_id(repo_id)
+        check_full_name(repo_id)
     if language is not None:
         language = check_language(language)
     if license is not None:

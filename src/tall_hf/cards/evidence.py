@@ -11,8 +11,11 @@ from typing import Any
 import torch
 
 from tall_hf.data.prepare import REPORT, load_prepared
+from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.fingerprint import model_fingerprint
 from tall_hf.evaluation.report import RESULTS_NAME
+from tall_hf.evaluation.run import kept_answers
+from tall_hf.evaluation.scoring import score
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.publishing.saving import MODEL_FOLDER
@@ -115,14 +118,15 @@ def read_prepare_report(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
-    """What `tall evaluate` found about this very model, with its accuracies counted again from the sentences.
+    """What `tall evaluate` found about this very model, with its figures counted again from the answers.
 
     Args:
         folder: the `output` of `tall evaluate`.
         model: the folder of the saved TALL; it may have moved since, its weights and tokenizers are what is compared.
 
     Raises:
-        FileNotFoundError: the folder has no results, or not the sentences they were counted from.
+        FileNotFoundError: the folder has no results, or not the sentences and answers they were counted from.
+        ImportError: the extra `eval` is not installed, by which they are counted again.
         ValueError: the results are about another model, or its answers give other figures.
     """
     folder = Path(folder)
@@ -151,7 +155,7 @@ def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
             protocols[protocol] = results
             for name, entry in results["approaches"].items():
                 if "error" not in entry:
-                    _check_counts(folder, protocol, name, entry["metrics"])
+                    _check_figures(folder, report, protocol, name)
     if not protocols:
         raise ValueError(f"{folder / RESULTS_NAME} has no figures of {model}, whose evaluation failed; run it again.")
     text = Path(report["text"]).name if report["text"] else None
@@ -166,22 +170,41 @@ def _fingerprint(folder: Path, dtype: torch.dtype) -> str:
     return model_fingerprint(model, processor.tokenizer, processor.source_tokenizer, processor.llm_tokenizer)
 
 
-def _check_counts(folder: Path, protocol: str, approach: str, metrics: dict[str, Any]):
-    """ValueError unless the answers in the CSV give the accuracies of results.json."""
-    ranks = [int(row["rank"] or 0) for row in _read_sentences(folder, protocol, approach)]
-    n = max(1, len(ranks))
-    counted = {
-        "n": len(ranks),
-        "accuracy": sum(rank == 1 for rank in ranks) / n,
-        "top5_accuracy": sum(1 <= rank <= 5 for rank in ranks) / n,
-        "mean_reciprocal_rank": sum(1 / rank for rank in ranks if rank) / n,
-    }
-    for name, value in counted.items():
-        if not math.isclose(metrics[name], value, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-            raise ValueError(
-                f"{folder / RESULTS_NAME} says that {approach} has {name} {metrics[name]} under the protocol {protocol!r}; its "
-                f"answers give {value}. A card shows measured figures only: run the same `tall evaluate` again."
-            )
+def _check_figures(folder: Path, report: dict[str, Any], protocol: str, approach: str):
+    """ValueError unless the answers that the evaluation kept give the figures of results.json, intervals included."""
+    claimed = report["protocols"][protocol]["approaches"][approach]["metrics"]
+    questions = [
+        Question(row["sentence"].removesuffix(f" {row['missing_word']}"), row["missing_word"])
+        for row in _read_sentences(folder, protocol, approach)
+    ]
+    wrong = None
+    for answers in kept_answers(folder, protocol, approach, questions):
+        counted = score(answers, questions, protocol, seed=report["seed"])
+        names = [name for name in claimed | counted if not _are_equal(claimed.get(name), counted.get(name))]
+        if not names:
+            return
+        wrong = wrong or (names[0], counted.get(names[0]))
+    if wrong is None:
+        raise FileNotFoundError(
+            f"{folder} does not hold the answers of {approach} to the {len(questions):,} questions of the protocol {protocol!r}, "
+            "so its figures cannot be counted again; run the same `tall evaluate` again."
+        )
+    name, value = wrong
+    raise ValueError(
+        f"{folder / RESULTS_NAME} says that {approach} has {name} {claimed.get(name)} under the protocol {protocol!r}; its "
+        f"answers give {value}. A card shows measured figures only: run the same `tall evaluate` again."
+    )
+
+
+def _are_equal(claimed, counted) -> bool:
+    """Whether two figures, or the bounds of two intervals, are the same; JSON has infinity as text."""
+    one, other = (
+        [] if value is None else [float(part) for part in (value if isinstance(value, list | tuple) else [value])]
+        for value in (claimed, counted)
+    )
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING) for a, b in zip(one, other, strict=True)
+    )
 
 
 def _read_sentences(folder: Path, protocol: str, approach: str) -> list[dict[str, str]]:

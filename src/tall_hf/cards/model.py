@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
 from tall_hf import hub_cards
@@ -20,7 +19,7 @@ from .evidence import Evaluation, Training, read_evaluation, read_preparation, r
 from .language import check_language, language_name
 from .licenses import License, join_licenses, local_licenses
 from .markup import bar, code, code_string, directed, direction, escape, interval, link, percent, table
-from .parts import ROLE_TITLES, Part, citations, read_parts
+from .parts import ROLE_TITLES, Part, check_full_name, citations, read_parts
 from .predictions import Prediction, held_out_sentences, predict
 
 
@@ -106,10 +105,10 @@ def model_card(
 
     Raises:
         OSError: a folder, or a file in it, is not there.
-        ValueError: nobody says which language it is, a licence is no identifier, or the evaluation or the dataset is not
-            of this model, or the folder holds trained adapters only, which cannot answer.
+        ValueError: `repo_id` names no owner, nobody says which language it is, a licence is no identifier, or the evaluation
+            or the dataset is not of this model, or the folder holds trained adapters only, which cannot answer.
     """
-    validate_repo_id(repo_id)
+    check_full_name(repo_id)
     folder = model_folder(folder)
     model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True)
     processor = TALLProcessor.from_pretrained(folder)

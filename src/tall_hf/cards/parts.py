@@ -104,6 +104,15 @@ def citations(parts: dict[str, Part]) -> list[str]:
     return list(entries)
 
 
+def check_full_name(repo_id: str) -> None:
+    """ValueError for what is no name of a repository with its owner's: a card repeats it in code for everybody."""
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(
+            f"{repo_id!r} names no owner; write it as 'your-name/{repo_id}', or with an organisation's name."
+        )
+
+
 def _is_repo_id(name: str) -> bool:
     try:
         validate_repo_id(name)

@@ -20,7 +20,7 @@ from tall_hf.progress import progress_bars
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
 from .cost import Cost, CostMeter, free_memory
-from .store import AnswerStore, KeptCost, digest, write_json
+from .store import AnswerStore, KeptCost, digest, read_answers, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class _Asker:
         answered_from["versions"] = {package: version(package) for package in _VERSIONS}
         store = AnswerStore(self.output / _ANSWERS / protocol / name / digest(learned_from | answered_from))
 
-        order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
+        order = _asking_order(questions)
         run = {"settings": self.settings}
         try:
             self._answer(store, protocol, [questions[i] for i in order], fitted)
@@ -221,9 +221,7 @@ class _Asker:
         except _ApproachError as error:
             run["error"] = _log(name, protocol, error)
         else:
-            run["answers"] = [
-                answer for _, answer in sorted(zip(order, store.answers, strict=True), key=lambda p: p[0])
-            ]
+            run["answers"] = _in_order_of_questions(store.answers, order)
         if _fit_report(fitted).exists():
             report = json.loads(_fit_report(fitted).read_text(encoding="utf-8"))
             run |= {"learned": report["learned"], "fitting": Cost(**report["cost"])}
@@ -275,6 +273,35 @@ class _Asker:
         cost = costs.finish(meter.cost)
         if not _fit_report(fitted).exists():  # otherwise it has only been loaded
             write_json(_fit_report(fitted), {"learned": learned, "cost": dataclasses.asdict(cost)})
+
+
+def kept_answers(
+    output: str | Path, protocol: str, approach: str, questions: Sequence[Question]
+) -> Iterator[list[Answer]]:
+    """What an approach answered in earlier calls: for each of its settings that all questions were answered under, the answers.
+
+    Args:
+        output: folder of the evaluation.
+        protocol, approach: by name.
+        questions: as they were asked; the answers come in their order.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    order = _asking_order(questions)
+    for folder in sorted(Path(output, _ANSWERS, protocol, approach).glob("*/")):
+        answers, _ = read_answers(folder)
+        if len(answers) == len(questions):
+            yield _in_order_of_questions(answers, order)
+
+
+def _asking_order(questions: Sequence[Question]) -> list[int]:
+    """Indices of the questions, the longest first: texts of about one length make a batch."""
+    return sorted(range(len(questions)), key=lambda i: (-len(questions[i].truncated), i))
+
+
+def _in_order_of_questions(answers: Sequence[Answer], order: list[int]) -> list[Answer]:
+    return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])]
 
 
 def _close(approach: Approach):

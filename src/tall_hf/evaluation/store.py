@@ -29,6 +29,33 @@ def write_json(path: Path, value: Any):
         aside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
+def read_answers(folder: Path) -> tuple[list[Answer], Cost]:
+    """The answers that an `AnswerStore` keeps in a folder, in the order in which they were made, and what they cost.
+
+    Raises:
+        ValueError: a file in the folder is damaged.
+    """
+    kept: list[Answer] = []
+    cost = Cost()
+    for path in sorted(folder.glob("*.json")):
+        try:
+            shard = json.loads(path.read_text(encoding="utf-8"))
+            answers = [Answer(**{**answer, "words": tuple(answer["words"])}) for answer in shard["answers"]]
+            first, shard_cost = shard["first_question"], Cost(**shard["cost"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}). Delete {folder} and run the same command again."
+            ) from error
+        if first != len(kept):
+            raise ValueError(
+                f"{path} begins with question {first}, but the shards before it end at question {len(kept)}. Delete "
+                f"{folder} and run the same command again."
+            )
+        kept += answers
+        cost += shard_cost
+    return kept, cost
+
+
 class AnswerStore:
     """The answers of one approach to one list of questions, in a folder of its own.
 
@@ -44,25 +71,8 @@ class AnswerStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.answers: list[Answer] = []
-        self.cost = Cost()
         remove_unfinished(folder)
-        for path in sorted(folder.glob("*.json")):
-            try:
-                shard = json.loads(path.read_text(encoding="utf-8"))
-                answers = [Answer(**{**answer, "words": tuple(answer["words"])}) for answer in shard["answers"]]
-                first, cost = shard["first_question"], Cost(**shard["cost"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path} is damaged ({error}). Delete {folder} and run the same command again."
-                ) from error
-            if first != len(self.answers):
-                raise ValueError(
-                    f"{path} begins with question {first}, but the shards before it end at question "
-                    f"{len(self.answers)}. Delete {folder} and run the same command again."
-                )
-            self.answers += answers
-            self.cost += cost
+        self.answers, self.cost = read_answers(folder)
 
     def add(self, answers: Sequence[Answer], cost: Cost):
         """Write the answers to the next questions."""

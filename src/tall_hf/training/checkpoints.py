@@ -58,7 +58,8 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 def _has_every_random_state(checkpoint: Path) -> bool:
     """Whether all processes have written theirs; the first does not wait for the others."""
     settings = checkpoint / SETTINGS_NAME
-    processes = json.loads(settings.read_text(encoding="utf-8"))["processes"] if settings.is_file() else 1
+    kept = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    processes = kept.get("processes", 1)  # versions that did not keep it are told by the first process alone
     return processes == 1 or all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(processes))
 
 
