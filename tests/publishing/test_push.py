@@ -174,6 +174,14 @@ def test_an_update_is_not_made_or_names_the_way_back(folder, unverified, monkeyp
         publishing.update_code(repo_id)
 
 
+def test_code_of_somebody_else_is_not_run(hub, unverified, monkeypatch):
+    repo_id, _ = unverified(words="# of an older version\n")
+    monkeypatch.setattr(push, "predict_on_hub", lambda *args, **kwargs: pytest.fail("It was run."))
+    for token in (hub.add_user("ruth"), hub.add_user(hub.user, (hub.organization,), role="read")):
+        with pytest.raises(PermissionError, match=f"access to {repo_id}"):
+            publishing.update_code(repo_id, token=token)
+
+
 def test_a_repository_of_another_model_is_not_updated(api, hub):
     repo_id = f"{hub.organization}/other"
     api.create_repo(repo_id)

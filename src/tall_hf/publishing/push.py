@@ -141,6 +141,8 @@ def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool =
     with _explained(repo_id):
         user = _who(api)
     with _explained(repo_id, user), tempfile.TemporaryDirectory(prefix="tall-update-") as home:
+        # Before any of its code runs: that of somebody else's repository must not, least of all beside this token.
+        api.auth_check(repo_id, write=True)
         info = api.model_info(repo_id)
         there = _files_there(api, repo_id, info)
         files, trainable_only = _updated_files(api, repo_id, info, {file.path for file in there})
