@@ -181,7 +181,7 @@ def check_tall(model: str | os.PathLike, token: str | bool | None = None) -> Non
     """See that a folder or Hub id holds a TALL; `from_pretrained` would read a checkpoint of another kind as one.
 
     Raises:
-        ValueError: it is a checkpoint of another kind.
+        ValueError: it is a checkpoint of another kind, or its configuration is damaged.
         OSError: it is not there.
     """
     if Path(model).is_dir() and not Path(model, "config.json").is_file():
@@ -190,7 +190,10 @@ def check_tall(model: str | os.PathLike, token: str | bool | None = None) -> Non
         config_file = cached_file(str(model), "config.json", token=token)
     except OSError as error:
         raise OSError(f"There is no folder {model}, and as a Hub id it cannot be read: {error}") from error
-    config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    try:
+        config = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{config_file} is damaged ({error}).") from error
     if config.get("model_type") != "tall":
         raise ValueError(
             f"{model} is of type {config.get('model_type')!r}, not a TALL; name what `tall compose` or a training wrote."

@@ -173,6 +173,12 @@ def test_figures_without_their_answers_are_refused(copied, folder, message):
         model_card(copied.run, repo_id=REPO, language="he", evaluation=copied.evaluation)
 
 
+def test_results_of_another_version_are_refused(copied, edit):
+    edit(copied.evaluation / "results.json", lambda report: [report.pop(name) for name in ("dtype", "seed")])
+    with pytest.raises(ValueError, match="does not say dtype, seed, so another version"):
+        model_card(copied.run, repo_id=REPO, language="he", evaluation=copied.evaluation)
+
+
 def test_an_evaluation_that_failed_is_refused(copied, edit):
     def fail(report):
         for protocol in report["protocols"].values():
@@ -198,9 +204,17 @@ def test_a_dataset_that_it_was_not_trained_on_is_refused(left_behind, tmp_path):
         model_card(left_behind.run, repo_id=REPO, language="he", dataset=tmp_path / "other")
 
 
+def test_a_dataset_is_told_of_a_training_alone(left_behind):
+    with pytest.raises(ValueError, match="Nothing beside the model says that it was trained on"):
+        model_card(left_behind.root / "tall", repo_id=REPO, language="he", dataset=left_behind.data)
+
+
 def test_folders_that_are_none_are_named(left_behind, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no saved TALL in"):
         model_card(tmp_path / "nowhere", repo_id=REPO, language="he")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        model_card(tmp_path, repo_id=REPO, language="he")
     with pytest.raises(FileNotFoundError, match=r"has no results.json; name the `--output` folder"):
         model_card(left_behind.run, repo_id=REPO, language="he", evaluation=tmp_path)
 

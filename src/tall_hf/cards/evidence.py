@@ -25,6 +25,7 @@ from tall_hf.training.run import METRICS_NAME
 
 # What results.json may differ by from the same figure counted again.
 _ROUNDING = 1e-9
+_OF_A_REPORT = {"counts", "dtype", "models", "protocols", "seed", "text", "versions"}
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,16 @@ def read_preparation(
 
     Raises:
         FileNotFoundError: the folder was not prepared.
-        ValueError: it is another translator's, another processor's, or not what the training read.
+        ValueError: it is another translator's, another processor's, or not what the training read, as far as that is known.
     """
     rows = load_prepared(folder, model, processor)["train"]
     learned = training.settings.get("train_dataset") if training else None
-    if learned is not None and learned != dataset_fingerprint(rows):
+    if learned is None:
+        raise ValueError(
+            f"Nothing beside the model says that it was trained on {folder}: name the `output_dir` of its training, which holds "
+            f"{SETTINGS_NAME}, or leave the dataset out."
+        )
+    if learned != dataset_fingerprint(rows):
         raise ValueError(
             f"The model was not trained on {folder}: the rows that the training read have another fingerprint "
             f"({learned}). Name the `dataset` that it was trained on."
@@ -133,6 +139,11 @@ def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
     if not (folder / RESULTS_NAME).is_file():
         raise FileNotFoundError(f"{folder} has no {RESULTS_NAME}; name the `--output` folder of `tall evaluate`.")
     report = _read_json(folder / RESULTS_NAME)
+    if missing := sorted(_OF_A_REPORT - report.keys()):
+        raise ValueError(
+            f"{folder / RESULTS_NAME} does not say {', '.join(missing)}, so another version of `tall evaluate` wrote it: run the "
+            "same `tall evaluate` again."
+        )
     found = _fingerprint(model, getattr(torch, report["dtype"]))
     asked = {
         (name, protocol): results["approaches"][name]
