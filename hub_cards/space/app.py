@@ -90,6 +90,10 @@ def check_text(text) -> str:
             f"This text has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}. One sentence is enough: the next "
             "word depends most on the last ones."
         )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("This text holds half of a surrogate pair, which is no character.") from None
     if not any(char.isalnum() for char in text):
         raise ValueError("There is no word yet. Write the beginning of a sentence.")
     return text.strip()

@@ -323,6 +323,12 @@ def test_what_is_no_sentence_is_refused_with_a_reason(client, text, reason):
         client.predict(text, api_name="/next_words")
 
 
+def test_half_of_a_character_is_refused_with_a_reason(app):
+    """JSON can hold one, and the tokenizer would end in an error of its own."""
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        app.check_text("שלום \ud800")
+
+
 def test_html_is_text_and_a_long_sentence_gets_a_note(client):
     answer = client.predict(HTML, api_name="/next_words")
     assert isinstance(answer["translation"], str)
