@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, cli_evaluate, cli_publish, components, publishing
+from tall_hf import (
+    TALLConfig,
+    TALLForCausalLM,
+    TALLProcessor,
+    cli_evaluate,
+    cli_publish,
+    components,
+    publishing,
+    saving,
+)
 from tall_hf.components import check_tall
 from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
@@ -110,7 +119,7 @@ def compose(
     --hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --output outputs/hebrew
     """
     with _UserErrors():
-        publishing.check_output(output)
+        saving.check_output(output)
         model, processor = components.compose(
             lr_hr,
             llm,
@@ -128,7 +137,7 @@ def compose(
             alignment_dropout=alignment_dropout,
             gate_init=gate_init,
         )
-        publishing.save(model, processor, output)
+        saving.save(model, processor, output)
     _print_parameters(model, Console())
     typer.echo(f"Saved to {output}. `tall info {output}` shows this again.")
 
@@ -220,7 +229,7 @@ def pretrain_alignment(
             raise ValueError(
                 "`tall pretrain-alignment` works in one process; start it without torchrun or accelerate."
             )
-        publishing.check_output(output)
+        saving.check_output(output)
         check_tall(model)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
         processor = TALLProcessor.from_pretrained(model)
@@ -231,7 +240,7 @@ def pretrain_alignment(
         state_dir.mkdir(parents=True, exist_ok=True)
         with locked(state_dir), full_disk_named(state_dir, "Free some space, then run the same command again."):
             report = pretrain_alignments(tall, processor, rows, settings, state_dir)
-            publishing.save(tall, processor, output)
+            saving.save(tall, processor, output)
             report.save(output)
         shutil.rmtree(state_dir)
     _print_alignments(report, console)

@@ -9,8 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from tall_hf import cards, publishing
-from tall_hf.publishing.plan import read_config
-from tall_hf.publishing.saving import model_folder
+from tall_hf.publishing.planning import read_config
+from tall_hf.saving import model_folder
 
 
 def register(app: typer.Typer, user_errors: type):
@@ -50,6 +50,8 @@ def register(app: typer.Typer, user_errors: type):
         console = Console()
         with user_errors():
             saved = model_folder(folder)
+            if not dry_run:
+                publishing.signed_in_user()  # before the work that a card takes
             card = None
             if read_config(saved)["trainable_only"]:
                 # A card shows what the model predicts, for which the parts would have to be fetched first.

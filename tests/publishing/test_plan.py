@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tall_hf import TALLForCausalLM, modeling, publishing
+from tall_hf import TALLForCausalLM, modeling, publishing, saving
 from tall_hf.cli import app
-from tall_hf.publishing import plan, saving
-from tall_hf.publishing.plan import is_published
+from tall_hf.publishing import plan
+from tall_hf.publishing.planning import is_published
 from tall_hf.training.light import save_light
 
 
 CODE = {path.name for path in Path(modeling.__file__).parent.glob("*_tall.py")}
+ACCOMPANYING = {"handler.py", "requirements.txt", "examples/next_words.py"}
 FILES = {
     "config.json",
     "generation_config.json",
-    "handler.py",
+    *ACCOMPANYING,
     "llm_tokenizer/tokenizer.json",
     "llm_tokenizer/tokenizer_config.json",
     "model.safetensors",
     "processor_config.json",
-    "requirements.txt",
     "source.spm",
     "source_tokenizer/source.spm",
     "source_tokenizer/target.spm",
@@ -111,7 +111,7 @@ def test_no_name_of_a_local_folder_is_published(fresh, run_folder, tmp_path):
 def test_every_translator_keeps_its_vocabulary(composed, translator, tmp_path):
     folder = publishing.save(*composed("gated", translator), tmp_path / "tall")
     on_disk = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert paths(plan(folder)) - {"handler.py", "requirements.txt"} == on_disk
+    assert paths(plan(folder)) - ACCOMPANYING == on_disk
 
 
 def test_the_card_is_the_readme(run_folder):
@@ -155,7 +155,7 @@ def test_the_light_form_of_a_whole_model(fresh, tmp_path):
     folder = publishing.save(model, processor, tmp_path / "run" / "model")
     light = save_light(model, processor, tmp_path / "light")
     files = plan(tmp_path / "run", trainable_only=True)
-    assert paths(files) == FILES - {"handler.py", "requirements.txt"} | {"frozen_parts.json"}
+    assert paths(files) == FILES - ACCOMPANYING | {"frozen_parts.json"}
     assert content(files, "model.safetensors") == (light / "model.safetensors").read_bytes()
     assert json.loads(content(files, "frozen_parts.json")) == json.loads((light / "frozen_parts.json").read_text())
     assert json.loads(content(files, "config.json"))["trainable_only"] is True

@@ -1,6 +1,5 @@
 """Publishing to a Hub and loading back, in processes that do not have the package; and what the Hub refuses."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -12,15 +11,14 @@ from batches import batch, random_rows
 from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
-from tall_hf import TALLForCausalLM, compose, load_light, modeling, publishing
+from tall_hf import TALLForCausalLM, compose, hub_cards, load_light, modeling, publishing
 from tall_hf.cli import app
-from tall_hf.publishing import VerificationError, push
-from tall_hf.publishing.verify import predict_locally
+from tall_hf.publishing import VerificationError, push, verification
+from tall_hf.publishing.verification import predict_locally
 
 
 CODE = Path(modeling.__file__).parent
-# As an attribute of the package this name is the function.
-VERIFY = importlib.import_module("tall_hf.publishing.verify")
+CARDS = Path(hub_cards.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +86,14 @@ def test_other_weights_on_the_hub_are_noticed(folder, unverified, composed, tmp_
 def test_the_command_ends_in_an_error_where_something_differs(folder, hub, monkeypatch):
     command = ["publish", str(folder), f"{hub.organization}/command", "--language", "he", "--license", "mit"]
     ours = predict_locally(folder)
-    monkeypatch.setattr(VERIFY, "predict_on_hub", lambda *args, **kwargs: ours)
+    monkeypatch.setattr(verification, "predict_on_hub", lambda *args, **kwargs: ours)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "and checked there" in result.output
 
     tensors = {**ours.tensors, "logits": torch.nextafter(ours.tensors["logits"], torch.tensor(torch.inf))}
     theirs = type(ours)(ours.texts, ours.translations, tensors)
-    monkeypatch.setattr(VERIFY, "predict_on_hub", lambda *args, **kwargs: theirs)
+    monkeypatch.setattr(verification, "predict_on_hub", lambda *args, **kwargs: theirs)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
     assert "it is not the local model: logits differs in" in result.output
@@ -144,14 +142,17 @@ def test_remote_code_is_updated_and_compared(hub, api, unverified, caplog):
     assert publishing.update_code(repo_id).commit == updated.commit
 
 
-def test_the_old_configuration_comes_to_name_the_new_classes(api, unverified):
+def test_the_old_configuration_and_handler_come_to_fit_the_new_classes(api, unverified):
     repo_id, _ = unverified()
     config = json.loads(Path(api.hf_hub_download(repo_id, "config.json")).read_text())
     del config["auto_map"]["AutoModelForSeq2SeqLM"]
     content = json.dumps(config).encode()
     api.upload_file(path_or_fileobj=content, path_in_repo="config.json", repo_id=repo_id)
+    api.upload_file(path_or_fileobj=b"# of an older version", path_in_repo="handler.py", repo_id=repo_id)
+    api.delete_file("requirements.txt", repo_id=repo_id)  # what its owner took away stays away
     updated = publishing.update_code(repo_id, verify=False)
-    assert [file.path_in_repo for file in updated.files] == ["config.json"]
+    assert [file.path_in_repo for file in updated.files] == ["config.json", "handler.py"]
+    assert Path(api.hf_hub_download(repo_id, "handler.py")).read_bytes() == (CARDS / "handler.py").read_bytes()
     config = json.loads(Path(api.hf_hub_download(repo_id, "config.json")).read_text())
     assert config["auto_map"]["AutoModelForSeq2SeqLM"] == "modeling_tall.TALLForCausalLM"
 
@@ -169,7 +170,7 @@ def test_an_update_is_not_made_or_names_the_way_back(folder, unverified, monkeyp
     ours = predict_locally(folder)
     theirs = type(ours)(ours.texts, ours.translations, {**ours.tensors, "logits": ours.tensors["logits"] + 1})
     monkeypatch.setattr(push, "predict_on_hub", lambda *args, **kwargs: ours)
-    monkeypatch.setattr(VERIFY, "predict_on_hub", lambda *args, **kwargs: theirs)
+    monkeypatch.setattr(verification, "predict_on_hub", lambda *args, **kwargs: theirs)
     with pytest.raises(VerificationError, match=f"logits differs.* by 1 at most.* before is at the revision {old}"):
         publishing.update_code(repo_id)
 

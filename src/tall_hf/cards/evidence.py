@@ -18,7 +18,7 @@ from tall_hf.evaluation.run import kept_answers
 from tall_hf.evaluation.scoring import score
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.publishing.saving import MODEL_FOLDER
+from tall_hf.saving import MODEL_FOLDER
 from tall_hf.training.checkpoints import SETTINGS_NAME, STATE_NAME, dataset_fingerprint, last_checkpoint
 from tall_hf.training.run import METRICS_NAME
 

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers.utils import logging
 
-from tall_hf.publishing.saving import model_folder
+from tall_hf.saving import model_folder
 
 from .parts import ROLE_TITLES, Part, read_parts
 

@@ -13,7 +13,7 @@ from tall_hf import hub_cards
 from tall_hf.components import SWITCHES
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.publishing.saving import model_folder
+from tall_hf.saving import model_folder
 
 from .evidence import Evaluation, Training, read_evaluation, read_preparation, read_training
 from .language import check_language, language_name
@@ -132,7 +132,6 @@ def model_card(
         pipeline_tag=PIPELINE_TAG,
         tags=["tall", "custom_code", "low-resource-language", "next-word-prediction", "arxiv:2506.05057"],
         base_model=list(dict.fromkeys(part.repo_id for part in parts.values() if part.repo_id)) or None,
-        base_model_relation="adapter" if any(part.repo_id for part in parts.values()) else None,
         metrics=_metric_types(measured),
         widget=_widget(predictions) or None,
         eval_results=_eval_results(measured),

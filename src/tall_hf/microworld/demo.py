@@ -31,9 +31,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from tall_hf import publishing
 from tall_hf.components import compose
 from tall_hf.data import LastTokenCollator
+from tall_hf.saving import check_output, save
 
 from . import component_path
 from .world import Record, World
@@ -344,7 +344,7 @@ def demo(
     began = time.monotonic()
     texts = check_texts(texts)
     output = Path(output or Path("outputs") / "demo")
-    publishing.check_output(output)
+    check_output(output)
     recipe = recipe or Recipe()
     console = console or Console()
     logging.disable_progress_bar()  # of loading weights; the Trainer's and the translation's bars stay
@@ -395,7 +395,7 @@ def demo(
     }
     console.print(comparison_table(world, results, len(held_out)))
 
-    publishing.save(model, processor, output)
+    save(model, processor, output)
     console.print(f"Saved to [bold]{output}[/bold]. Reloading it in a fresh process that cannot import tall_hf ...")
     examples = [next(record for record in held_out if record.relation == relation) for relation in world.relations]
     shown = [record.truncated for record in examples] + texts

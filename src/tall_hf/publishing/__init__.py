@@ -1,10 +1,11 @@
 """A TALL saved to a folder, planned, pushed to the Hub, and checked there as a stranger would load it."""
 
-from .plan import PublishedFile, plan
-from .push import Published, publish, update_code
+from tall_hf.saving import check_output, save
+
+from .planning import PublishedFile, plan
+from .push import Published, publish, signed_in_user, update_code
 from .remote_code import warn_if_code_differs
-from .saving import check_output, save
-from .verify import VerificationError, verify
+from .verification import VerificationError, verify
 
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "plan",
     "publish",
     "save",
+    "signed_in_user",
     "update_code",
     "verify",
     "warn_if_code_differs",

@@ -19,12 +19,14 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo, RepoFile
+from huggingface_hub.utils.sha import git_hash
 from rich.console import Console
 from transformers.utils import logging
 
 from tall_hf.components import ROLES
+from tall_hf.saving import model_folder
 
-from .plan import PublishedFile, is_published, plan, read_config
+from .planning import PublishedFile, accompanying_files, is_published, plan, read_config
 from .remote_code import (
     code_in_repository,
     differing,
@@ -32,9 +34,8 @@ from .remote_code import (
     with_installed_auto_map,
     with_installed_processor,
 )
-from .saving import model_folder
-from .verify import VerificationError, predict_locally, predict_on_hub
-from .verify import verify as verify_published
+from .verification import VerificationError, predict_locally, predict_on_hub
+from .verification import verify as verify_published
 
 
 logger = logging.get_logger(__name__)
@@ -120,7 +121,7 @@ def publish(
 def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool = True) -> Published:
     """Replace a published TALL's remote code by the installed package's, in one commit, and verify that it predicts the same.
 
-    Weights, tokenizers and card stay. Where `tall_hf` is imported its own classes load every TALL, whatever code the
+    Weights, tokenizers and card stay; the handler and the example that were published beside the code follow it. Where `tall_hf` is imported its own classes load every TALL, whatever code the
     repository has; the repository's code is what everybody else runs.
 
     Args:
@@ -147,6 +148,10 @@ def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool =
         there = _files_there(api, repo_id, info)
         files, trainable_only = _updated_files(api, repo_id, info, {file.path for file in there})
         ours = installed_code()
+        hashes = {file.path: file.blob_id for file in there}
+        for name, path in accompanying_files().items():
+            if name in hashes and hashes[name] != git_hash(path.read_bytes()):
+                files.append(PublishedFile(name, path.stat().st_size, path))
         changed = differing(code_in_repository(there))
         files += [PublishedFile(name, ours[name].stat().st_size, ours[name]) for name in changed if name in ours]
         stale = [name for name in changed if name not in ours]
@@ -170,6 +175,18 @@ def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool =
             except VerificationError as error:
                 raise VerificationError(f"{error} The code before is at the revision {info.sha}.") from error
     return Published(f"{api.endpoint}/{repo_id}", commit.oid, files)
+
+
+def signed_in_user(token: str | bool | None = None) -> str:
+    """The name of the user that a token, by default the one logged in with, belongs to.
+
+    Raises:
+        PermissionError: there is no token, or it is not accepted.
+        ConnectionError: the Hub cannot be reached.
+    """
+    api = _api(token)
+    with _explained("the Hub"):
+        return _who(api)
 
 
 def _updated_files(api: HfApi, repo_id: str, info: ModelInfo, there: set[str]) -> tuple[list[PublishedFile], bool]:

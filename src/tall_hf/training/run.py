@@ -15,12 +15,11 @@ import yaml
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
-from tall_hf import publishing
 from tall_hf.data.prepare import load_prepared, prepared_truncation
 from tall_hf.files import full_disk_named, locked, written_whole
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.publishing.saving import MODEL_FOLDER
+from tall_hf.saving import MODEL_FOLDER, check_output, save
 
 from .arguments import TALLTrainingArguments
 from .checkpoints import SETTINGS_NAME, last_checkpoint
@@ -201,7 +200,7 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
         raise FileExistsError(
             f"{checkpoint} is there already. Go on with it by --resume, or name another `output_dir`."
         )
-    final = publishing.check_output(Path(args.output_dir, MODEL_FOLDER))
+    final = check_output(Path(args.output_dir, MODEL_FOLDER))
     model = _load(settings)
     processor = TALLProcessor.from_pretrained(settings.model)
     splits = load_prepared(settings.dataset, model, processor)
@@ -274,7 +273,7 @@ def _save_trained(trainer: TALLTrainer, settings: RunSettings, processor: TALLPr
     check_loaded(result, model, "the training")
     if settings.lora_r is not None:
         merge_lora(model)
-    publishing.save(model, processor, final)
+    save(model, processor, final)
 
 
 def _typed(name, value, hint):

@@ -14,6 +14,7 @@ from tall_hf import hub_cards
 from tall_hf.components import ROLES
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.saving import MAX_SHARD_SIZE, model_folder
 from tall_hf.training.light import PINS_NAME, save_light
 
 from .remote_code import (
@@ -24,15 +25,14 @@ from .remote_code import (
     with_installed_auto_map,
     with_installed_processor,
 )
-from .saving import MAX_SHARD_SIZE, model_folder
 
 
 logger = logging.get_logger(__name__)
 
 _CONFIG = "config.json"
 _PROCESSOR_CONFIG = "processor_config.json"
-# For Inference Endpoints: the handler and what it needs, from hub_cards/.
-_ENDPOINT_FILES = ("handler.py", "requirements.txt")
+# From hub_cards/: for Inference Endpoints the handler and what it needs, for people an example.
+_ACCOMPANYING = ("handler.py", "requirements.txt", "examples/next_words.py")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = (
@@ -54,7 +54,7 @@ _PUBLISHED = (
     "generation_config.json",
     _PROCESSOR_CONFIG,
     PINS_NAME,
-    *_ENDPOINT_FILES,
+    *_ACCOMPANYING,
     _WEIGHTS,
     "model-*-of-*.safetensors",
     _INDEX,
@@ -114,8 +114,8 @@ def plan(
         )
     contents = _light_contents(folder) if trainable_only and not is_light else _contents(folder, is_light)
     contents |= installed_code()
-    if not trainable_only:  # an endpoint without tall-hf cannot load the light form
-        contents |= {name: Path(hub_cards.__file__).with_name(name) for name in _ENDPOINT_FILES}
+    if not trainable_only:  # without tall-hf nobody can load the light form
+        contents |= accompanying_files()
     if card is not None:
         contents["README.md"] = str(card).encode()
     return [
@@ -129,9 +129,16 @@ def read_config(folder: Path) -> dict:
     return {"lora": None, "trainable_only": False, "components": None, **_read_json(folder / _CONFIG)}
 
 
+def accompanying_files() -> dict[str, Path]:
+    """What goes up beside the remote code and runs by it, by its path in a repository."""
+    return {name: Path(hub_cards.__file__).parent / name for name in _ACCOMPANYING}
+
+
 def is_published(path_in_repo: str) -> bool:
     """Whether publishing writes files of this path, and so may delete one that a new version no longer has."""
     path = PurePosixPath(path_in_repo)
+    if path_in_repo in _ACCOMPANYING:
+        return True
     if path.parent.name:
         return str(path.parent) in _TOKENIZER_FOLDERS and _matches(path.name, _TOKENIZER_FILES)
     return _matches(path.name, _PUBLISHED)
