@@ -23,7 +23,20 @@ from tall_hf.data.words import count_words, normalize, words_of
 
 
 ROLES = ("train", "validation", "held_out")
-_SOURCE_KEYS = {"file", "header", "text", "english", "where", "lines", "domain", "role", "held_out", "repeat", "most"}
+_SOURCE_KEYS = {
+    "file",
+    "header",
+    "text",
+    "english",
+    "where",
+    "lines",
+    "domain",
+    "role",
+    "held_out",
+    "repeat",
+    "most",
+    "versions",
+}
 _SOURCE_KEYS |= {"adapters"}
 _KEYS = {"language", "pivot", "strip_niqqud", "min_words", "max_words", "held_out", "sources", "english"}
 _KEYS |= {"translation_tests", "question_tests"}
@@ -205,7 +218,8 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int
     niqqud, limit = language["strip_niqqud"], language["held_out"]
     rows = []
     for source in language["sources"]:
-        own = sorted(read_rows(source, folder, niqqud), key=lambda row: digest(" ".join(row.keys)))
+        # Drawn by another hash than the one that shuffles below, or what is drawn would come first.
+        own = sorted(read_rows(source, folder, niqqud), key=lambda row: digest(f"draw {' '.join(row.keys)}"))
         rows += own[: source.get("most")]
     translation_tests, question_tests = (
         {name: list(read_rows(source, folder, niqqud)) for name, source in language[kind].items()}
@@ -227,12 +241,7 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int
         return {"text": row.text, "group": row.source.get("domain", "-"), "english": row.english or ""}
 
     train = sorted(divided["train"], key=lambda row: digest(" ".join(row.keys)))
-    # No longer ones than a TALL reads: a tenth of the Hebrew pairs, and a third of the time to learn them.
-    pairs = [
-        row
-        for row in train
-        if row.english and row.text and max(map(count_words, (row.english, row.text))) <= language["max_words"]
-    ]
+    pairs = list(translator_pairs(train, language["max_words"]))
     write("pairs.train.jsonl", (pair(row) for row in pairs for _ in range(row.source.get("repeat", 1))))
     write("pairs.validation.jsonl", map(pair, divided["validation"][:limit]))
 
@@ -259,6 +268,18 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int
     for name, test in translation_tests.items():
         write(f"{name}.pairs.jsonl", map(pair, test))
     write_json(output / "counts.json", counts)
+
+
+def translator_pairs(rows: Iterable[Row], max_words: int) -> Iterator[Row]:
+    """The rows that translators learn from: no longer ones than a TALL reads, and `versions` of an English sentence."""
+    counts = collections.Counter()
+    for row in rows:
+        if row.english and row.text and max(count_words(row.english), count_words(row.text)) <= max_words:
+            # By heart is how a translator into English learns what it sees too often.
+            most = row.source.get("versions")
+            counts[row.english] += most is not None
+            if most is None or counts[row.english] <= most:
+                yield row
 
 
 def text_name(sentences: int | None) -> str:

@@ -121,6 +121,16 @@ def test_nothing_that_is_asked_or_tested_is_learned(folder, tmp_path):
     assert not _keys(tmp_path / "held_out.jsonl", "text") & _keys(tmp_path / "asked.jsonl", "text")
 
 
+def test_translators_get_few_versions_of_a_sentence_and_no_long_ones():
+    few, all_of_them = {"versions": 2}, {}
+    rows = [data.Row(f"א {i}", "same English", few) for i in range(5)]
+    rows += [data.Row(f"ב {i}", "other English", few) for i in range(2)]
+    rows += [data.Row(f"ג {i}", "same English", all_of_them) for i in range(3)]
+    rows += [data.Row("מילה " * 4, "short", few), data.Row("קצר", "word " * 4, few), data.Row("עברית לבדה", None, few)]
+    kept = [row.text for row in data.translator_pairs(rows, max_words=3)]
+    assert kept == ["א 0", "א 1", "ב 0", "ב 1", "ג 0", "ג 1", "ג 2"]
+
+
 def test_the_same_sentences_are_drawn_each_time(folder, tmp_path):
     for name in ("a", "b"):
         data.write_data(LANGUAGE, folder, tmp_path / name)
