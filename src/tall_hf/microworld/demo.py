@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -33,6 +32,7 @@ from transformers.utils import logging
 
 from tall_hf.components import compose
 from tall_hf.data import LastTokenCollator
+from tall_hf.imports import library_paths
 from tall_hf.saving import check_output, save
 
 from . import component_path
@@ -225,8 +225,7 @@ def next_words_in_fresh_process(folder: Path, texts: list[str], top_k: int = 3) 
     Raises:
         RuntimeError: the process failed; its error output is in the message.
     """
-    paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *filter(os.path.isdir, sys.path[1:])]
-    request = {"folder": str(folder.absolute()), "texts": texts, "top_k": top_k, "paths": list(dict.fromkeys(paths))}
+    request = {"folder": str(folder.absolute()), "texts": texts, "top_k": top_k, "paths": library_paths()}
     with tempfile.TemporaryDirectory() as modules:
         environment = os.environ | {
             "HF_HUB_OFFLINE": "1",

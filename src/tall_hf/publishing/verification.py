@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token
 
+from tall_hf.imports import library_paths
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.training.light import load_light
@@ -121,7 +122,7 @@ def predict_on_hub(
         }
         Path(aside, REQUEST_NAME).write_text(json.dumps(request), encoding="utf-8")
         hidden = [] if trainable_only else ["tall_hf"]
-        start = json.dumps([[one for one in sys.path if one], hidden, fresh_process.__file__, aside])
+        start = json.dumps([library_paths(), hidden, fresh_process.__file__, aside])
         done = subprocess.run(
             [sys.executable, "-I", "-c", _START, start],
             env=environment,
