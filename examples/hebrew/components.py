@@ -19,7 +19,8 @@ import sacrebleu
 import torch
 import torch.nn.functional as F
 import yaml
-from data import read_jsonl, read_language, write_json
+from batches import BatchesTrainer, ShortFirst
+from data import read_jsonl, read_language, text_name, write_json
 from datasets import Dataset
 from transformers import (
     AutoConfig,
@@ -32,7 +33,6 @@ from transformers import (
     MarianTokenizer,
     Qwen2Config,
     Qwen2ForCausalLM,
-    Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
     TrainerCallback,
@@ -66,7 +66,8 @@ def marian_tokenizer(pairs: list[dict], source: str, target: str, vocab_size: in
     pieces = ["</s>", "<unk>"]
     for role, code in (("source", source), ("target", target)):
         # Once each, however often a pair is read.
-        sentences = list(dict.fromkeys(row["english" if code == "en" else "text"] for row in pairs))
+        sentences = dict.fromkeys(row["english" if code == "en" else "text"] for row in pairs)
+        sentences = [sentence for sentence in sentences if sentence]
         pieces += train_sentencepiece(sentences, folder / f"{role}.spm", vocab_size)
     pieces = [piece for piece in dict.fromkeys(pieces) if piece not in ("<s>", "<pad>")]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<pad>"])}
@@ -100,7 +101,7 @@ def new_translator(tokenizer: MarianTokenizer, sizes: dict) -> MarianMTModel:
         )
     )
     model.generation_config = GenerationConfig(
-        **ids, bad_words_ids=[[pad]], num_beams=sizes["num_beams"], max_length=sizes["max_length"]
+        **ids, bad_words_ids=[[pad]], num_beams=sizes["num_beams"], max_length=sizes["max_translation"]
     )
     return model
 
@@ -124,6 +125,11 @@ def train_translator(
     codes = {"text": language["language"], "english": language["pivot"]}
     source, target = ("text", "english") if part == "lr_hr" else ("english", "text")
     pairs = read_jsonl(data / "pairs.train.jsonl")
+    if target == "text" and sizes["unpaired_text"]:
+        # Behind an empty source the decoder learns how the language goes, of which there is more text than pairs.
+        paired = {row["text"] for row in pairs}
+        texts = (row["text"] for row in read_jsonl(data / text_name(None)))
+        pairs += [{"english": "", "text": text} for text in texts if text not in paired]
     set_seed(seed)
     tokenizer = marian_tokenizer(pairs, codes[source], codes[target], sizes["vocab_size"], folder)
     tokenizer.model_max_length = sizes["max_length"]
@@ -136,18 +142,17 @@ def train_translator(
         def encode(batch):
             return tokenizer(batch[source], text_target=batch[target], truncation=True)
 
-        dataset = Dataset.from_list(pairs).map(encode, batched=True, remove_columns=["english", "text"])
-        return dataset.map(lambda batch: {"length": list(map(len, batch["labels"]))}, batched=True)
+        return Dataset.from_list(pairs).map(encode, batched=True, remove_columns=["english", "text"])
 
-    trainer = Seq2SeqTrainer(
+    train = rows(pairs)
+    lengths = [max(len(row["input_ids"]), len(row["labels"])) for row in train]
+    trainer = BatchesTrainer(
         model=model,
         args=Seq2SeqTrainingArguments(
-            **arguments(folder, sizes, run, seed),
-            train_sampling_strategy="group_by_length",
-            lr_scheduler_type="inverse_sqrt" if sizes.get("inverse_sqrt") else "cosine",
-            adam_beta2=0.98,
+            **arguments(folder, sizes, run, seed), lr_scheduler_type="linear", adam_beta2=0.98
         ),
-        train_dataset=rows(pairs),
+        batches=ShortFirst(lengths, sizes["batch_tokens"], sizes["steps"], sizes["short_first"], seed),
+        train_dataset=train,
         eval_dataset=rows(read_jsonl(data / "pairs.validation.jsonl")),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         compute_loss_func=smoothed_loss(sizes["label_smoothing"]),
@@ -291,8 +296,8 @@ def arguments(folder: Path, sizes: dict, run: dict, seed: int) -> dict:
     return {
         "output_dir": str(folder / CHECKPOINTS),
         "max_steps": sizes["steps"],
-        "per_device_train_batch_size": sizes["batch_size"],
-        "per_device_eval_batch_size": sizes["batch_size"],
+        "per_device_train_batch_size": sizes.get("batch_size", 1),
+        "per_device_eval_batch_size": sizes.get("batch_size", 32),
         "learning_rate": sizes["learning_rate"],
         "warmup_steps": max(1, int(sizes["steps"] * sizes["warmup"])),
         "weight_decay": 0.01,
@@ -326,7 +331,8 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     final, folder = output / part, output / f"{part}.unfinished"
     scale, seed = settings["scale"], settings["seed"]
     made_with = {"part": part, "seed": seed, "data": json.loads((data / "counts.json").read_text("utf-8"))}
-    made_with |= {"sizes": scale["llm" if "llm" in part else "translator"], "run": scale["run"], "llm": llm}
+    sizes = scale["llm"] if "llm" in part else {**scale["translator"], **scale.get(part, {})}
+    made_with |= {"sizes": sizes, "run": scale["run"], "llm": llm}
     for path in (final / REPORT, folder / "settings.json"):
         if path.exists():
             found = json.loads(path.read_text("utf-8"))
@@ -339,7 +345,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "settings.json", made_with)
     clock = Clock(folder / "seconds.json")
-    sizes, run = made_with["sizes"], made_with["run"]
+    run = made_with["run"]
     if part == "random_llm":
         figures = randomize_llm(llm or str(output / "llm"), folder, seed)
     elif part == "llm":

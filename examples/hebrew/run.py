@@ -32,7 +32,7 @@ from tall_hf.files import locked
 
 HERE = Path(__file__).parent
 TALL = [sys.executable, "-m", "tall_hf.cli"]
-ROLES = ("lr_hr", "llm", "hr_lr")
+ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
 _ITEM_KEYS = {
     "row": {"row", "like", "compose", "train", "sentences", "truncation", "random_llm"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed", "exclude_overlap"},

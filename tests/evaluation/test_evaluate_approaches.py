@@ -408,6 +408,16 @@ def test_seconds_of_a_learning_that_was_killed_count_too(tmp_path, monkeypatch):
     assert ask(Learning(), tmp_path, training=text("b")).runs[0].fitting.seconds == 7.0
 
 
+def test_evaluations_share_what_was_learned_through_a_link(tmp_path):
+    (tmp_path / "shared").mkdir()
+    approaches = Learning(), Learning()
+    for name, approach in zip("ab", approaches, strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fitted").symlink_to(tmp_path / "shared")
+        ask(approach, tmp_path / name, training=text("b"))
+    assert [(approach.fits, approach.loads) for approach in approaches] == [(1, 0), (0, 1)]
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileExistsError, match=r"no folder of an evaluation \(there is config.json\)"):

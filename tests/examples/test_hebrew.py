@@ -1,5 +1,6 @@
 """The trial on real text, at the scale at which nothing is learned: it runs, goes on after a kill, and asks nothing it taught."""
 
+import itertools
 import json
 import random
 import shutil
@@ -19,6 +20,7 @@ sys.path.insert(0, str(HEBREW))
 import collect  # noqa: E402
 import data  # noqa: E402
 import run  # noqa: E402
+from batches import ShortFirst  # noqa: E402
 
 
 SUBJECTS = [("the teacher", "המורה"), ("the doctor", "הרופא"), ("the baker", "האופה"), ("the child", "הילד")]
@@ -131,6 +133,23 @@ def test_translators_get_few_versions_of_a_sentence_and_no_long_ones():
     assert kept == ["א 0", "א 1", "ב 0", "ב 1", "ג 0", "ג 1", "ג 2"]
 
 
+def test_batches_hold_so_many_tokens_and_short_pairs_come_first():
+    lengths = [random.Random(row).randint(3, 40) for row in range(500)]
+    batches = list(sampler := ShortFirst(lengths, tokens=100, steps=80, growth=0.5, seed=1))
+    assert len(batches) == len(sampler) == 80 and batches == list(sampler)
+    assert batches != list(ShortFirst(lengths, tokens=100, steps=80, growth=0.5, seed=2))
+    assert all(len(batch) * max(lengths[row] for row in batch) <= 100 for batch in batches)
+    limits = sampler.limits()
+    assert limits == sorted(limits) and limits[0] < 10 and set(limits[40:]) == {40}
+    assert all(lengths[row] <= limit for batch, limit in zip(batches, limits, strict=True) for row in batch)
+    # From the start all of them: an epoch has every row once.
+    everything = list(ShortFirst(lengths, tokens=100, steps=200, growth=0))
+    seen = itertools.accumulate((len(batch) for batch in everything))
+    first_epoch = everything[: list(seen).index(500) + 1]
+    assert sorted(row for batch in first_epoch for row in batch) == list(range(500))
+    assert list(ShortFirst([50, 2], tokens=10, steps=2, growth=0)) in ([[0], [1]], [[1], [0]])
+
+
 def test_the_same_sentences_are_drawn_each_time(folder, tmp_path):
     for name in ("a", "b"):
         data.write_data(LANGUAGE, folder, tmp_path / name)
@@ -175,7 +194,7 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
     command += ["--lr-hr", "no/such-he-en", "--llm", "no/such-llm", "--hr-lr", "no/such-en-he"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "components.py" not in out
-    assert "--lr-hr no/such-he-en --llm no/such-llm --hr-lr no/such-en-he" in out
+    assert "--lr-hr no/such-he-en --hr-lr no/such-en-he --llm no/such-llm" in out
     assert out.count("# would be fetched from the Hub: no/such-") == 3
     assert not list(tmp_path.iterdir())
 

@@ -29,6 +29,7 @@ _NAME = re.compile(r"\w[\w.+-]*")
 # Other code may answer in another way.
 _VERSIONS = ("tall-hf", "transformers")
 _ANSWERS = "answers"
+_FITTED = "fitted"
 # What a sum of probabilities may exceed 1 by.
 _ROUNDING = 1e-4
 
@@ -130,9 +131,9 @@ def evaluating_into(output: str | Path) -> Iterator[None]:
     """Within, an evaluation writes to `output`: nobody else does, and a full disk is named."""
     output = Path(output)
     if output.exists() and not (output / _ANSWERS).is_dir():
-        others = (
-            sorted(path.name for path in output.iterdir() if path.name != LOCK_NAME) if output.is_dir() else ["it"]
-        )
+        # What was learned may be there before, as a link to a folder that several evaluations share.
+        known = (LOCK_NAME, _FITTED)
+        others = sorted(path.name for path in output.iterdir() if path.name not in known) if output.is_dir() else ["it"]
         if others:
             raise FileExistsError(
                 f"{output} is no folder of an evaluation (there is {others[0]}); name a new or an empty folder."
@@ -204,7 +205,7 @@ class _Asker:
         learned_from = {"approach": name, "settings": self.settings, "seed": self.seed}
         if _learns(self.approach):
             learned_from["training"] = self.training.fingerprint if self.training else None
-        fitted = self.output / "fitted" / name / digest(learned_from)
+        fitted = self.output / _FITTED / name / digest(learned_from)
         answered_from = {"protocol": protocol, "batch_size": self.batch_size, "top_k": self.top_k}
         answered_from["questions"] = self._questions_digest(questions)
         answered_from["versions"] = {package: version(package) for package in _VERSIONS}
