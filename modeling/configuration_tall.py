@@ -5,7 +5,7 @@ import copy
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 
-SOURCE_FUSIONS = ("last",)
+SOURCE_FUSIONS = ("last", "global_softmax", "token_softmax")
 SOURCE_BRIDGES = ("marian", "gated", "concat", "none")
 TRANSLATOR_TYPES = ("marian", "m2m_100", "mbart")
 
@@ -77,7 +77,9 @@ class TALLConfig(PreTrainedConfig):
             pretrained on, but the gate and what stands behind it hold each other back: neither learns much while the other
             is at its start. Slightly open (0.2) they learn from the first step.
         source_fusion (`str`, defaults to `"last"`):
-            Which layers of the source encoder are read. `"last"`: the last one, as in the paper.
+            Which layers of the source encoder are read. `"last"`: the last one, as in the paper; `"global_softmax"`: all of
+            them, weighed by numbers that are learned; `"token_softmax"`: weighed for each token by a small transformer that
+            is learned (both arXiv 2508.09091).
         alignment_hidden_size (`int`, *optional*):
             Hidden width of both dimension alignments; twice their output width when not given, as in the paper.
         alignment_dropout (`float`, defaults to 0.1):
@@ -189,6 +191,11 @@ class TALLConfig(PreTrainedConfig):
             raise ValueError(
                 f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "
                 "language model, such as Qwen2, Llama or BLOOM."
+            )
+        if self.source_bridge == "none" and self.source_fusion != "last":
+            raise ValueError(
+                f'`source_fusion` {self.source_fusion!r} fuses states that the bridge "none" does not read; leave it at "last", '
+                "or choose another `source_bridge`."
             )
         if self.source_bridge in ("marian", "gated"):
             self._check_bridge_heads()

@@ -10,6 +10,7 @@ from transformers.utils import can_return_tuple
 
 from .alignment_tall import DimensionAlignment
 from .configuration_tall import TALLConfig
+from .fusion_tall import SourceFusion, build_source_fusion
 from .marian_tall import build_source_decoder, build_target_encoder
 
 
@@ -57,7 +58,9 @@ class TALLPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, TALLEncoder):
+        if isinstance(module, SourceFusion):
+            module.reset_parameters()
+        elif isinstance(module, TALLEncoder):
             if module.gate is not None:
                 init.constant_(module.gate, self.config.gate_init)
             if module.embedding_std is not None:
@@ -79,6 +82,7 @@ class TALLEncoder(TALLPreTrainedModel):
 
         self.translator = translator
         self.llm = llm
+        self.source_fusion = build_source_fusion(config.source_fusion, config.lr_hr_config.encoder_layers, source_size)
         self.source_alignment = None
         self.source_decoder = None
         # One element, not a scalar: sharded training cannot split a tensor without dimensions.
@@ -171,12 +175,26 @@ class TALLEncoder(TALLPreTrainedModel):
         )
 
     def encode_source(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Stage 1: (batch, source length) tokens to (batch, source length, source width) states."""
+        """Stage 1 and the fusion: (batch, source length) tokens to (batch, source length, source width) states."""
+        layers = self.source_layers(input_ids, attention_mask)
+        if self.source_fusion is None:
+            return layers[-1]
+        return self.source_fusion(tuple(in_dtype_of(self.source_fusion, states) for states in layers), attention_mask)
+
+    def source_layers(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Stage 1: (batch, source length, source width) of each layer that the fusion reads, the last one at the end."""
         encoder = self.translator.get_encoder()
         # Gradient checkpointing makes embeddings require a gradient, which a frozen encoder would carry for nothing.
         is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
-            return encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            outputs = encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                output_hidden_states=self.source_fusion is not None,
+            )
+        # Without the embeddings; and the last one as the encoder gives it, normalised if it does.
+        earlier = () if self.source_fusion is None else outputs.hidden_states[1:-1]
+        return (*earlier, outputs.last_hidden_state)
 
     def bridge_source(
         self,

@@ -22,8 +22,10 @@ def parameter_table(model) -> list[tuple[str, int, int, int]]:
         _adapter_row("custom encoder 2", encoder.target_encoder),
         ("HR→LR decoder", _count(model.decoder), 0, _count(model.decoder, True)),
     ]
+    if encoder.source_fusion is not None:
+        rows.insert(1, _adapter_row("source fusion", encoder.source_fusion))
     if encoder.gate is not None:
-        rows.insert(4, ("gate", 1, 1, int(encoder.gate.requires_grad)))
+        rows.insert(-4, ("gate", 1, 1, int(encoder.gate.requires_grad)))
     head = ("LM head", _count(model.lm_head), 0, _count(model.lm_head, True))
     if not head_is_tied:
         rows.append(head)

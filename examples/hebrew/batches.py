@@ -18,7 +18,8 @@ class ShortFirst(Sampler[list[int]]):
         lengths: tokens of each row, of its longer side.
         tokens: of a batch at most, padding included; a longer row is a batch of its own.
         steps: how many batches.
-        growth: share of the steps during which longer rows come in, quadratically in the step; 0 gives all from the start.
+        growth: share of the steps that begin with the shortest third of the rows and let in more, evenly, until all are
+            there; 0 gives all from the start.
         seed: of the order.
     """
 
@@ -29,12 +30,11 @@ class ShortFirst(Sampler[list[int]]):
         return self.steps
 
     def limits(self) -> list[int]:
-        """Length of the longest row that each step may read: at first that of the shortest tenth."""
+        """Length of the longest row that each step may read."""
         ordered = sorted(self.lengths)
-        low, high = ordered[len(ordered) // 10], ordered[-1]
         growing = self.growth * self.steps
-        shares = (min(1.0, step / growing) if growing else 1.0 for step in range(self.steps))
-        return [low + int((high - low) * share**2) for share in shares]
+        grown = (min(1.0, step / growing) if growing else 1.0 for step in range(self.steps))
+        return [ordered[int((len(ordered) - 1) * (1 + 2 * share) / 3)] for share in grown]
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = random.Random(self.seed)

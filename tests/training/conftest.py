@@ -16,8 +16,8 @@ def arguments(tmp_path):
 def trainer(fresh, arguments):
     """`trainer(rows=..., eval_rows=..., **settings)` trains a fresh tiny model, with a gated bridge and no dropout."""
 
-    def build(rows=16, eval_rows=0, model=None, dropout=False, **settings):
-        own, processor = fresh("gated")
+    def build(rows=16, eval_rows=0, model=None, dropout=False, source_fusion="last", **settings):
+        own, processor = fresh("gated", source_fusion=source_fusion)
         model = model or own
         if not dropout:
             without_dropout(model)

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments, load_light
 from tall_hf.training.checkpoints import last_checkpoint
+from tall_hf.training.layer_weights import source_layer_weights
 from tall_hf.training.light import trainable_names
 
 
@@ -58,6 +59,38 @@ def test_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
     assert (
         decays["encoder.source_alignment.up_proj.bias"] == decays["encoder.target_alignment.hidden_norm.weight"] == 0
     )
+
+
+@pytest.mark.parametrize("fusion", ["global_softmax", "token_softmax"])
+def test_a_source_fusion_has_a_rate_of_its_own_and_a_plot(trainer, fusion, tmp_path):
+    made = trainer(source_fusion=fusion, learning_rate=0.0, fusion_learning_rate=1e-3, weight_decay=0.1, eval_rows=5)
+    made.model.encoder.source_fusion.reset_parameters()
+    before = {name: parameter.clone() for name, parameter in made.model.named_parameters()}
+    made.train()
+    changed = {name for name, value in made.model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("encoder.source_fusion.") for name in changed)
+    for group in made.optimizer.param_groups:
+        if any(parameter is value for parameter in group["params"] for value in _logits(made.model)):
+            assert (group["initial_lr"], group["weight_decay"]) == (1e-3, 0.0)
+    assert (tmp_path / "out" / "source_fusion.png").read_bytes().startswith(b"\x89PNG")
+
+    weights = source_layer_weights(made.model, made.eval_dataset)
+    assert sum(weight.mean for weight in weights) == pytest.approx(1)
+    assert all((weight.std > 1e-4) == (fusion == "token_softmax") for weight in weights)
+    # Padding counts for nothing: rows read one at a time give the same.
+    alone = source_layer_weights(made.model, made.eval_dataset, batch_size=1)
+    assert [one.mean for one in alone] == pytest.approx([weight.mean for weight in weights], rel=1e-4)
+
+
+def _logits(model):
+    fusion = model.encoder.source_fusion
+    return [getattr(fusion, name) for name in ("layer_logits", "temperature") if hasattr(fusion, name)]
+
+
+def test_layers_have_no_weights_where_the_last_alone_is_read(trainer):
+    made = trainer()
+    with pytest.raises(ValueError, match="reads the last layer alone"):
+        source_layer_weights(made.model, made.train_dataset)
 
 
 def test_schedule_keeps_both_rates_apart(trainer):

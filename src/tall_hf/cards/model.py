@@ -44,6 +44,7 @@ _SETTINGS = {
     "learning_rate": "learning rate",
     "alignment_learning_rate": "learning rate of the alignments",
     "gate_learning_rate": "learning rate of the gate",
+    "fusion_learning_rate": "learning rate of the source fusion",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up",
     "weight_decay": "weight decay",

@@ -133,7 +133,9 @@ def evaluating_into(output: str | Path) -> Iterator[None]:
     if output.exists() and not (output / _ANSWERS).is_dir():
         # What was learned may be there before, as a link to a folder that several evaluations share.
         known = (LOCK_NAME, _FITTED)
-        others = sorted(path.name for path in output.iterdir() if path.name not in known) if output.is_dir() else ["it"]
+        others = (
+            sorted(path.name for path in output.iterdir() if path.name not in known) if output.is_dir() else ["it"]
+        )
         if others:
             raise FileExistsError(
                 f"{output} is no folder of an evaluation (there is {others[0]}); name a new or an empty folder."

@@ -67,6 +67,9 @@ class TALLTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Peak learning rate of a gated bridge's gate, one number that has to move far; likewise."},
     )
+    fusion_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the source fusion, where there is one; likewise."}
+    )
     loss_positions: str = field(
         default="last_word",
         metadata={"help": "What is learned: last_token (the paper), last_word, last_n, continuation or all."},
@@ -138,6 +141,7 @@ class TALLTrainingArguments(TrainingArguments):
         _check_number("learning_rate", self.learning_rate, 0)
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
         _check_number("gate_learning_rate", self.gate_learning_rate, 0)
+        _check_number("fusion_learning_rate", self.fusion_learning_rate, 0)
         _check_number("early_stopping_patience", self.early_stopping_patience, 1, whole=True)
         _check_number("loss_curriculum", self.loss_curriculum, 0)
         if self.loss_curriculum >= 1:

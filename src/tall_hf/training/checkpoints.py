@@ -23,6 +23,7 @@ RESUMED_ARGUMENTS = (
     "learning_rate",
     "alignment_learning_rate",
     "gate_learning_rate",
+    "fusion_learning_rate",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
     "warmup_steps",

@@ -1,4 +1,4 @@
-"""The plots of a training (as in the paper's Figure 3) and of the alignments' pretraining."""
+"""The plots of a training (as in the paper's Figure 3), of the alignments' pretraining and of what a source fusion learned."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .alignment_report import AlignmentReport
+    from .layer_weights import LayerWeight
 
 
 # Panels from top to bottom: title, and the curves by what the log calls them.
@@ -64,6 +65,28 @@ def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> 
     axes.legend()
     path = Path(path)
     figure.savefig(path, format="png", dpi=150)
+    return path
+
+
+def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
+    """Draw how much each layer of the source encoder weighs, with the spread over tokens, to a PNG.
+
+    Args:
+        weights: what `source_layer_weights` gave.
+        path: the file to write.
+
+    Raises:
+        ImportError: matplotlib is not installed; the message says how to install it.
+    """
+    figure = _figure_class()(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    numbers = range(1, len(weights) + 1)
+    axes.bar(numbers, [one.mean for one in weights], yerr=[one.std for one in weights], capsize=3)
+    axes.axhline(1 / len(weights), color="grey", linestyle="--", label="at the start")
+    axes.set(xlabel="layer of the source encoder", ylabel="weight", xticks=numbers)
+    axes.legend()
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=120)
     return path
 
 

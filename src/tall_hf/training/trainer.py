@@ -28,15 +28,18 @@ from .checkpoints import (
     last_checkpoint,
 )
 from .curriculum import LossCurriculum, narrow_labels
+from .layer_weights import source_layer_weights
 from .metrics import check_best_metric, last_word_metrics, predictions_and_losses
-from .plot import plot_training
+from .plot import plot_layer_weights, plot_training
 
 
 logger = logging.get_logger(__name__)
 
 PLOT_NAME = "training.png"
+LAYER_WEIGHTS_NAME = "source_fusion.png"
 _ALIGNMENTS = ("encoder.source_alignment.", "encoder.target_alignment.")
 _GATE = "encoder.gate"
+_FUSION = "encoder.source_fusion."
 
 
 class EpochSampler(Sampler[int]):
@@ -234,10 +237,19 @@ class TALLTrainer(Trainer):
             result = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.is_world_process_zero():
             try:
-                plot_training(self.state.log_history, Path(self.args.output_dir, PLOT_NAME))
+                self._plot()
             except ImportError as error:
                 logger.warning(f"No plot of this training was drawn. {error}")
         return result
+
+    def _plot(self):
+        plot_training(self.state.log_history, Path(self.args.output_dir, PLOT_NAME))
+        model = self.accelerator.unwrap_model(self.model)
+        rows = self.eval_dataset if self.eval_dataset is not None else self.train_dataset
+        # A sharded model would have to be gathered first.
+        if model.encoder.source_fusion is not None and not self.is_fsdp_enabled:
+            weights = source_layer_weights(model, next(iter(rows.values())) if isinstance(rows, dict) else rows)
+            plot_layer_weights(weights, Path(self.args.output_dir, LAYER_WEIGHTS_NAME))
 
     def create_optimizer(self, model=None):
         """AdamW over the trainable parameters, in groups by learning rate and weight decay."""
@@ -263,11 +275,16 @@ class TALLTrainer(Trainer):
             rate = self.args.alignment_learning_rate
         elif name == _GATE:
             rate = self.args.gate_learning_rate
+        elif name.startswith(_FUSION):
+            rate = self.args.fusion_learning_rate
         return self.args.learning_rate if rate is None else rate
 
     def get_decay_parameter_names(self, model):
-        # Decay would close the gate, whatever it has learned.
-        return [name for name in super().get_decay_parameter_names(model) if name.removeprefix("module.") != _GATE]
+        # Decay would close the gate, and make all layers of a global fusion weigh the same, whatever they have learned.
+        spared = {_GATE, f"{_FUSION}layer_logits", f"{_FUSION}temperature"}
+        return [
+            name for name in super().get_decay_parameter_names(model) if name.removeprefix("module.") not in spared
+        ]
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
