@@ -51,6 +51,14 @@ class Bridge(StrEnum):
     none = "none"
 
 
+class Fusion(StrEnum):
+    """Which layers of the source encoder are read."""
+
+    last = "last"
+    global_softmax = "global_softmax"
+    token_softmax = "token_softmax"
+
+
 class Dtype(StrEnum):
     """One dtype for every part."""
 
@@ -101,6 +109,10 @@ def compose(
     source_lang: Annotated[str | None, typer.Option(help="Code of the language, for NLLB, M2M100 and mBART.")] = None,
     pivot_lang: Annotated[str | None, typer.Option(help="Code of the LLM's language, likewise.")] = None,
     bridge: Annotated[Bridge, typer.Option(help="How the source reaches the LLM; the paper's is marian.")] = "marian",
+    source_fusion: Annotated[
+        Fusion,
+        typer.Option(help="Layers of the source encoder: the last, or all, weighed in one of two learned ways."),
+    ] = "last",
     bridge_heads: Annotated[int | None, typer.Option(help="Attention heads of custom decoder 1.")] = None,
     alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
@@ -132,6 +144,7 @@ def compose(
             leave_out_llm=leave_out_llm,
             token=token,
             source_bridge=str(bridge),
+            source_fusion=str(source_fusion),
             bridge_attention_heads=bridge_heads,
             alignment_hidden_size=alignment_hidden_size,
             alignment_dropout=alignment_dropout,

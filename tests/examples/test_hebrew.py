@@ -144,7 +144,7 @@ def test_batches_hold_so_many_tokens_and_short_pairs_come_first():
     assert all(lengths[row] <= limit for batch, limit in zip(batches, limits, strict=True) for row in batch)
     # From the start all of them: an epoch has every row once.
     everything = list(ShortFirst(lengths, tokens=100, steps=200, growth=0))
-    seen = itertools.accumulate((len(batch) for batch in everything))
+    seen = itertools.accumulate(len(batch) for batch in everything)
     first_epoch = everything[: list(seen).index(500) + 1]
     assert sorted(row for batch in first_epoch for row in batch) == list(range(500))
     assert list(ShortFirst([50, 2], tokens=10, steps=2, growth=0)) in ([[0], [1]], [[1], [0]])
