@@ -1,4 +1,4 @@
-"""Dimension alignment: the small trained MLP between two models' widths, and the autoencoder it may be pretrained in."""
+"""Dimension alignment: what is trained between two models' widths, and the autoencoder the paper's MLP may be pretrained in."""
 
 import torch
 from torch import nn
@@ -27,6 +27,15 @@ class DimensionAlignment(nn.Module):
         """(batch, length, input_size) to (batch, length, output_size)."""
         hidden_states = self.dropout(self.activation(self.hidden_norm(self.up_proj(hidden_states))))
         return self.output_norm(self.down_proj(hidden_states))
+
+
+def build_alignment(kind: str, input_size: int, output_size: int, hidden_size: int, dropout: float) -> nn.Module:
+    """The module of an `alignment_type`: the paper's MLP, one linear map, or nothing between equal widths."""
+    if kind == "linear":
+        return nn.Linear(input_size, output_size)
+    if kind == "identity":
+        return nn.Identity()
+    return DimensionAlignment(input_size, output_size, hidden_size, dropout)
 
 
 class AlignmentAutoencoder(nn.Module):

@@ -6,6 +6,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 
 SOURCE_FUSIONS = ("last", "global_softmax", "token_softmax")
+ALIGNMENT_TYPES = ("mlp", "linear", "identity")
 SOURCE_BRIDGES = ("marian", "gated", "concat", "none")
 TRANSLATOR_TYPES = ("marian", "m2m_100", "mbart")
 
@@ -80,10 +81,13 @@ class TALLConfig(PreTrainedConfig):
             Which layers of the source encoder are read. `"last"`: the last one, as in the paper; `"global_softmax"`: all of
             them, weighed by numbers that are learned; `"token_softmax"`: weighed for each token by a small transformer that
             is learned (both arXiv 2508.09091).
+        alignment_type (`str`, defaults to `"mlp"`):
+            What both dimension alignments are. `"mlp"`: the paper's two linear maps with LayerNorms and a GELU; `"linear"`:
+            one linear map; `"identity"`: nothing, between parts of equal width.
         alignment_hidden_size (`int`, *optional*):
-            Hidden width of both dimension alignments; twice their output width when not given, as in the paper.
+            Hidden width of the `"mlp"` alignments; twice their output width when not given, as in the paper.
         alignment_dropout (`float`, defaults to 0.1):
-            Dropout inside both alignments.
+            Dropout inside the `"mlp"` alignments.
         bridge_attention_heads (`int`, *optional*):
             Heads of custom decoder 1; those of the LR→HR translator's decoder when not given.
         initializer_range (`float`, defaults to 0.02):
@@ -92,7 +96,7 @@ class TALLConfig(PreTrainedConfig):
             The LR→HR translator's own generation settings, used by `model.translate`.
         components (`dict`, *optional*):
             Where each part came from: `{"lr_hr": {"name_or_path": ..., "revision": ...}, "llm": ..., "hr_lr": ...}`; with
-            "merged_lora" where training has changed it since.
+            "merged_lora" or "unfrozen" where training has changed it since.
         trainable_only (`bool`, defaults to `False`):
             Set in a checkpoint that holds the trained adapters only; `tall_hf.load_light` loads it, nothing else does.
         lora (`dict`, *optional*):
@@ -112,6 +116,7 @@ class TALLConfig(PreTrainedConfig):
     hr_lr_config: dict | PreTrainedConfig | None = None
     source_bridge: str = "marian"
     source_fusion: str = "last"
+    alignment_type: str = "mlp"
     alignment_hidden_size: int | None = None
     alignment_dropout: float = 0.1
     gate_init: float = 0.0
@@ -169,7 +174,13 @@ class TALLConfig(PreTrainedConfig):
         """Check every switch, and that the parts fit together; each error says what would be accepted."""
         _check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)
         _check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
+        _check_choice("alignment_type", self.alignment_type, ALIGNMENT_TYPES)
         _check_positive("alignment_hidden_size", self.alignment_hidden_size)
+        if self.alignment_hidden_size is not None and self.alignment_type != "mlp":
+            raise ValueError(
+                f'`alignment_hidden_size` is of the alignments "mlp"; leave it out with `alignment_type` '
+                f"{self.alignment_type!r}."
+            )
         _check_positive("bridge_attention_heads", self.bridge_attention_heads)
         dropout = self.alignment_dropout
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
@@ -192,6 +203,8 @@ class TALLConfig(PreTrainedConfig):
                 f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "
                 "language model, such as Qwen2, Llama or BLOOM."
             )
+        if self.alignment_type == "identity":
+            self._check_equal_widths()
         if self.source_bridge == "none" and self.source_fusion != "last":
             raise ValueError(
                 f'`source_fusion` {self.source_fusion!r} fuses states that the bridge "none" does not read; leave it at "last", '
@@ -199,6 +212,16 @@ class TALLConfig(PreTrainedConfig):
             )
         if self.source_bridge in ("marian", "gated"):
             self._check_bridge_heads()
+
+    def _check_equal_widths(self):
+        widths = {"the LLM": self.llm_embedding_size, "the HR→LR translator": self.hr_lr_config.d_model}
+        if self.source_bridge != "none":
+            widths["the LR→HR translator"] = self.lr_hr_config.d_model
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise ValueError(
+                f'`alignment_type` "identity" needs parts of equal width, and these have {found}. Take "mlp" or "linear".'
+            )
 
     def _check_bridge_heads(self):
         width, heads = self.llm_embedding_size, self.bridge_heads

@@ -8,7 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import can_return_tuple
 
-from .alignment_tall import DimensionAlignment
+from .alignment_tall import build_alignment
 from .configuration_tall import TALLConfig
 from .fusion_tall import SourceFusion, build_source_fusion
 from .marian_tall import build_source_decoder, build_target_encoder
@@ -102,9 +102,23 @@ class TALLEncoder(TALLPreTrainedModel):
         self.freeze_parts()
         self.post_init()
 
-    def _alignment(self, input_size: int, output_size: int) -> DimensionAlignment:
+    def _alignment(self, input_size: int, output_size: int) -> nn.Module:
         hidden_size = self.config.alignment_hidden_size or 2 * output_size
-        return DimensionAlignment(input_size, output_size, hidden_size, self.config.alignment_dropout)
+        return build_alignment(
+            self.config.alignment_type, input_size, output_size, hidden_size, self.config.alignment_dropout
+        )
+
+    @property
+    def adapters(self) -> tuple[nn.Module, ...]:
+        """The trained modules, of those that there are; the gate is a parameter beside them."""
+        found = (
+            self.source_fusion,
+            self.source_alignment,
+            self.source_decoder,
+            self.target_alignment,
+            self.target_encoder,
+        )
+        return tuple(adapter for adapter in found if adapter is not None)
 
     def freeze_parts(self):
         """Take the pretrained parts, and the fixed position tables of the custom transformers, out of training."""
@@ -166,7 +180,9 @@ class TALLEncoder(TALLPreTrainedModel):
             )
         llm_states = self.read_with_llm(embeddings, llm_mask, source_states, source_mask)
         return self.target_encoder(
-            inputs_embeds=self.target_alignment(in_dtype_of(self.target_alignment, llm_states)),
+            inputs_embeds=in_dtype_of(
+                self.target_encoder, self.target_alignment(in_dtype_of(self.target_alignment, llm_states))
+            ),
             attention_mask=llm_mask,
             output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=(
@@ -209,7 +225,7 @@ class TALLEncoder(TALLPreTrainedModel):
         decoded = self.source_decoder(
             inputs_embeds=in_dtype_of(self.source_decoder, embeddings),
             attention_mask=llm_mask,
-            encoder_hidden_states=source_states,
+            encoder_hidden_states=in_dtype_of(self.source_decoder, source_states),
             encoder_attention_mask=source_mask,
             use_cache=False,
         ).last_hidden_state

@@ -95,7 +95,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
     @property
     def dtype(self) -> torch.dtype:
         """That of the adapters. Frozen parts may be kept in a smaller one, to which a reload must not round them."""
-        return self.encoder.target_alignment.up_proj.weight.dtype
+        return self.encoder.target_encoder.layers[0].fc1.weight.dtype
 
     def get_encoder(self, modality=None):
         return self.encoder

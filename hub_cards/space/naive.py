@@ -121,7 +121,7 @@ def _language_model(model):
     """The LLM with its head, around the TALL's own weights if these are all of it and as they were."""
     config, component = model.config.llm_config, model.config.components["llm"]
     tied = config.get_text_config().tie_word_embeddings
-    if not tied or "merged_lora" in component or not config.get_text_config().num_hidden_layers:
+    if not tied or {"merged_lora", "unfrozen"} & set(component) or not config.get_text_config().num_hidden_layers:
         return _load(AutoModelForCausalLM, component).to(model.device)
     with torch.device("meta"):
         llm = AutoModelForCausalLM.from_config(copy.deepcopy(config))

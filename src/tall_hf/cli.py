@@ -59,6 +59,14 @@ class Fusion(StrEnum):
     token_softmax = "token_softmax"
 
 
+class Alignment(StrEnum):
+    """What both dimension alignments are."""
+
+    mlp = "mlp"
+    linear = "linear"
+    identity = "identity"
+
+
 class Dtype(StrEnum):
     """One dtype for every part."""
 
@@ -114,6 +122,7 @@ def compose(
         typer.Option(help="Layers of the source encoder: the last, or all, weighed in one of two learned ways."),
     ] = "last",
     bridge_heads: Annotated[int | None, typer.Option(help="Attention heads of custom decoder 1.")] = None,
+    alignment_type: Annotated[Alignment, typer.Option(help="The paper's MLPs, linear maps, or nothing.")] = "mlp",
     alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
     gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.0,
@@ -146,6 +155,7 @@ def compose(
             source_bridge=str(bridge),
             source_fusion=str(source_fusion),
             bridge_attention_heads=bridge_heads,
+            alignment_type=str(alignment_type),
             alignment_hidden_size=alignment_hidden_size,
             alignment_dropout=alignment_dropout,
             gate_init=gate_init,
@@ -317,7 +327,7 @@ def info(
     switches = Table(title="Switches", title_justify="left")
     for column in ("switch", "value"):
         switches.add_column(column)
-    for name in ("source_bridge", "source_fusion", "alignment_hidden_size", "alignment_dropout"):
+    for name in ("source_bridge", "source_fusion", "alignment_type", "alignment_hidden_size", "alignment_dropout"):
         value = getattr(config, name)
         switches.add_row(name, "twice the output width" if value is None else str(value))
     if config.source_bridge in ("marian", "gated"):

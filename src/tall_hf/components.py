@@ -27,6 +27,7 @@ ROLES = ("lr_hr", "llm", "hr_lr")
 SWITCHES = (
     "source_bridge",
     "source_fusion",
+    "alignment_type",
     "alignment_hidden_size",
     "alignment_dropout",
     "bridge_attention_heads",

@@ -300,6 +300,16 @@ def test_merged_lora_is_told(copied, edit):
     assert "are as they were" not in card.text
 
 
+def test_layers_that_were_trained_along_are_told(copied, edit):
+    def unfreeze(config):
+        config["components"]["hr_lr"]["unfrozen"] = ["decoder.layers.-1"]
+
+    edit(copied.run / "model" / "config.json", unfreeze)
+    card = model_card(copied.run, repo_id=REPO, language="he")
+    assert card.text.count("(decoder.layers.-1)") == 2
+    assert "are as they were" not in card.text
+
+
 def test_the_light_form_is_used_through_load_light(left_behind):
     card = model_card(left_behind.root / "tall", repo_id=REPO, language="he", trainable_only=True)
     assert f'tall_hf.load_light("{REPO}")' in card.text

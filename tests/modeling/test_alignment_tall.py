@@ -1,5 +1,6 @@
 """DimensionAlignment: its shape, its formula, its dropout and how it starts."""
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -42,6 +43,42 @@ def test_hidden_width_is_twice_the_output_unless_given(tiny_config):
     for alignment in (given.source_alignment, given.target_alignment):
         assert alignment.up_proj.out_features == 10
         assert alignment.dropout.p == 0.3
+
+
+def test_a_linear_alignment_is_one_map_and_an_identity_none(tiny_config):
+    linear = TALLForCausalLM(tiny_config(alignment_type="linear"))
+    states = torch.randn(2, 3, 16)
+    alignment = linear.encoder.source_alignment
+    expected = states @ alignment.weight.T + alignment.bias
+    torch.testing.assert_close(alignment(states), expected)
+    assert {row[0]: row[1] for row in linear.parameter_table()}["alignment 2"] == 32 * 24 + 24
+    with pytest.raises(ValueError, match="the LLM 32, the HR→LR translator 24, the LR→HR translator 16"):
+        tiny_config(alignment_type="identity")
+    with pytest.raises(ValueError, match="alignment_hidden_size` is of the alignments"):
+        tiny_config(alignment_type="linear", alignment_hidden_size=8)
+
+
+def test_equal_widths_need_no_alignment():
+    translator = {"vocab_size": 10, "d_model": 16, "max_position_embeddings": 8}
+    translator |= {"pad_token_id": 9, "decoder_start_token_id": 9}
+    translator |= {f"{half}_{size}": 1 for half in ("encoder", "decoder") for size in ("layers", "ffn_dim")}
+    translator |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    llm = {"vocab_size": 10, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 8}
+    llm |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+    parts = {"lr_hr_config": translator, "llm_config": llm, "hr_lr_config": translator}
+    model = TALLForCausalLM(TALLConfig(**parts, alignment_type="identity")).eval()
+    table = {row[0]: row[1] for row in model.parameter_table()}
+    assert table["alignment 1"] == table["alignment 2"] == 0
+    ids = torch.tensor([[1, 2, 3]])
+    read = []
+    model.encoder.target_encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    written = []
+    model.encoder.llm.register_forward_hook(lambda module, args, output: written.append(output.last_hidden_state))
+    model(input_ids=ids, llm_input_ids=ids, decoder_input_ids=ids)
+    assert torch.equal(read[0], written[0])
+    assert model.dtype == torch.float32
 
 
 def test_weights_start_normal_with_the_papers_spread():

@@ -176,6 +176,10 @@ def test_a_light_form_without_pinned_parts_is_refused(fresh, tmp_path):
     publishing.save(model, processor, folder)
     with pytest.raises(ValueError, match="'llm'.*no longer what org/llm holds: LoRA"):
         plan(folder, trainable_only=True)
+    model.config.components = {**ON_THE_HUB, "llm": {**ON_THE_HUB["llm"], "unfrozen": ["llm.layers.-1"]}}
+    publishing.save(model, processor, folder)
+    with pytest.raises(ValueError, match=r"'llm'.*no longer what org/llm holds: llm.layers.-1 was trained"):
+        plan(folder, trainable_only=True)
 
 
 def test_what_cannot_be_published_is_refused(run_folder, tmp_path):

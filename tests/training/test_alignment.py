@@ -46,6 +46,12 @@ def part_of(model, processor, name):
     return next(part for part in pretraining._frozen_parts(model, processor) if part.name == name)
 
 
+def test_alignments_that_are_no_mlps_are_refused(composed):
+    model, processor = composed("gated", alignment_type="linear")
+    with pytest.raises(ValueError, match="this TALL's are 'linear'"):
+        pretrain_alignments(model, processor, None)
+
+
 def test_mirror_ends_in_a_norm_of_the_input_width():
     alignment = DimensionAlignment(input_size=3, output_size=4, hidden_size=8, dropout=0.25)
     autoencoder = AlignmentAutoencoder(alignment, initializer_range=0.5)

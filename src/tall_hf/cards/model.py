@@ -152,6 +152,7 @@ def model_card(
         usage=_usage(predictions),
         parts_table=_parts_table(parts, licenses),
         is_embedded=all(part.is_embedded for part in parts.values()),
+        unfrozen=[name for part in parts.values() for name in part.unfrozen],
         merged_lora=[ROLE_TITLES[role] for role, part in parts.items() if part.merged_lora],
         parameters_table=_parameters_table(model),
         shares=_shares(model),

@@ -48,7 +48,8 @@ class Part:
         repo_id, revision: on the Hub; None for what is in no repository.
         folder: on this machine; None for what is on the Hub.
         model_type: such as "marian".
-        merged_lora: whether training has changed it since.
+        merged_lora: whether LoRA was merged into it since.
+        unfrozen: names of its modules that were trained since.
     """
 
     repo_id: str | None
@@ -56,6 +57,7 @@ class Part:
     folder: Path | None
     model_type: str
     merged_lora: bool = False
+    unfrozen: tuple[str, ...] = ()
 
     @property
     def is_embedded(self) -> bool:
@@ -87,6 +89,7 @@ def origin_of(component: Mapping[str, Any], model_type: str) -> Part:
         folder=Path(name) if name and not repo_id else None,
         model_type=model_type,
         merged_lora="merged_lora" in component,
+        unfrozen=tuple(component.get("unfrozen", ())),
     )
 
 

@@ -153,9 +153,12 @@ def _check_pinned(config: dict, folder: Path) -> None:
                 f"The part {role!r} of {folder} is no pinned revision on the Hub but {part.get('name_or_path') or 'unknown'}, "
                 "so nobody else could load adapters without it. Publish the whole model, without `--trainable-only`."
             )
-        if part.get("merged_lora"):
+        if part.get("merged_lora") or part.get("unfrozen"):
+            how = (
+                "LoRA was merged into it" if part.get("merged_lora") else f"{', '.join(part['unfrozen'])} was trained"
+            )
             raise ValueError(
-                f"The part {role!r} of {folder} is no longer what {part['name_or_path']} holds: LoRA was merged into it. "
+                f"The part {role!r} of {folder} is no longer what {part['name_or_path']} holds: {how}. "
                 "Publish the whole model, without `--trainable-only`."
             )
 

@@ -71,9 +71,14 @@ def pretrain_alignments(
         The settings, the history of each alignment, and the variance it explains; `.save(folder)` writes it down.
 
     Raises:
-        ValueError: for a dataset without the columns or with fewer than two rows, a state of another run, or states or
+        ValueError: for alignments that are no MLPs, a dataset without the columns or with fewer than two rows, a state of another run, or states or
             a loss that are not finite.
     """
+    if model.config.alignment_type != "mlp":
+        raise ValueError(
+            f'Only alignments of the type "mlp" are pretrained as autoencoders, and this TALL\'s are '
+            f"{model.config.alignment_type!r}. Train it without."
+        )
     settings = settings or AlignmentSettings()
     dataset = _select(dataset, settings)
     generator = torch.Generator().manual_seed(settings.seed)

@@ -70,6 +70,13 @@ class TALLTrainingArguments(TrainingArguments):
     fusion_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of the source fusion, where there is one; likewise."}
     )
+    unfreeze: list[str] | None = field(
+        default=None,
+        metadata={"help": "Modules of the frozen parts to train as well, such as decoder.layers.-1 or llm.layers.-1."},
+    )
+    unfreeze_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of what `unfreeze` names; as the others if not given."}
+    )
     loss_positions: str = field(
         default="last_word",
         metadata={"help": "What is learned: last_token (the paper), last_word, last_n, continuation or all."},
@@ -142,6 +149,9 @@ class TALLTrainingArguments(TrainingArguments):
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
         _check_number("gate_learning_rate", self.gate_learning_rate, 0)
         _check_number("fusion_learning_rate", self.fusion_learning_rate, 0)
+        _check_number("unfreeze_learning_rate", self.unfreeze_learning_rate, 0)
+        if self.unfreeze_learning_rate is not None and not self.unfreeze:
+            raise ValueError("`unfreeze_learning_rate` has nothing to train: set `unfreeze`, or leave it out.")
         _check_number("early_stopping_patience", self.early_stopping_patience, 1, whole=True)
         _check_number("loss_curriculum", self.loss_curriculum, 0)
         if self.loss_curriculum >= 1:

@@ -24,6 +24,8 @@ RESUMED_ARGUMENTS = (
     "alignment_learning_rate",
     "gate_learning_rate",
     "fusion_learning_rate",
+    "unfreeze",
+    "unfreeze_learning_rate",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
     "warmup_steps",

@@ -24,7 +24,7 @@ from .lora import add_lora
 PINS_NAME = "frozen_parts.json"
 WEIGHTS_NAME = "model.safetensors"
 # Where the pretrained parts stand in a TALL; all else is adapters.
-_FROZEN = ("encoder.translator.", "encoder.llm.", "decoder.", "lm_head.", "final_logits_bias")
+FROZEN = ("encoder.translator.", "encoder.llm.", "decoder.", "lm_head.", "final_logits_bias")
 
 
 def trainable_names(model: TALLForCausalLM) -> set[str]:
@@ -34,15 +34,14 @@ def trainable_names(model: TALLForCausalLM) -> set[str]:
 
 def light_names(model: TALLForCausalLM) -> set[str]:
     """Names of what a light checkpoint holds: the adapters, and what is trained inside the frozen parts, as LoRA is."""
-    return {name for name in model.state_dict() if not name.startswith(_FROZEN)} | trainable_names(model)
+    return {name for name in model.state_dict() if not name.startswith(FROZEN)} | trainable_names(model)
 
 
 def cast_adapters(model: TALLForCausalLM, dtype: torch.dtype) -> None:
     """Put the adapters into a dtype of their own; the frozen parts keep theirs."""
     encoder = model.encoder
-    for part in (encoder.source_alignment, encoder.source_decoder, encoder.target_alignment, encoder.target_encoder):
-        if part is not None:
-            part.to(dtype)
+    for adapter in encoder.adapters:
+        adapter.to(dtype)
     if encoder.gate is not None:
         encoder.gate.data = encoder.gate.data.to(dtype)
     if encoder.embedding_std is not None:
@@ -78,9 +77,12 @@ def frozen_pins(model: TALLForCausalLM) -> dict:
     """What a light checkpoint must be loaded onto: names, revisions, dtypes and the fingerprint of the frozen parts."""
     return {
         "components": model.config.components,
-        "dtype": _dtype_name(model.encoder.target_alignment),
+        "dtype": _dtype_name(model.encoder.target_encoder),
         "frozen_dtype": _dtype_name(model.decoder),
         "fingerprint": frozen_fingerprint(model),
+        "unfrozen": sorted(
+            name for name in trainable_names(model) if name.startswith(FROZEN) and ".lora_" not in name
+        ),
     }
 
 
@@ -185,6 +187,9 @@ def load_light(
             **options,
             **_switches(config),
         )
+    for name in pins.get("unfrozen", ()):
+        model.get_parameter(name).requires_grad_(True)
+        model.config.components = pins["components"]  # they tell which parts were changed
     cast_frozen(model, getattr(torch, pins["frozen_dtype"]))
     check_pins(pins, frozen_fingerprint(model), folder)
     if config.lora:

@@ -63,7 +63,7 @@ def add_lora(
         raise ValueError(
             f"LoRA needs r of at least 1, alpha above 0 and dropout in [0, 1); got {r=}, {alpha=}, {dropout=}."
         )
-    dtype = model.encoder.target_alignment.up_proj.weight.dtype
+    dtype = model.dtype
     parts = [(model.encoder.llm, target_modules)] + ([(model.decoder, None)] if decoder else [])
     for part, targets in parts:
         _inject(part, r, alpha, dropout, targets)
@@ -72,7 +72,7 @@ def add_lora(
                 layer.lora_A.to(dtype)
                 layer.lora_B.to(dtype)
                 if dropout:
-                    layer.lora_dropout["default"] = _LoraDropout(dropout, model.encoder.target_alignment)
+                    layer.lora_dropout["default"] = _LoraDropout(dropout, model.encoder.target_encoder)
     model.config.lora = {
         "r": r,
         "alpha": alpha,

@@ -26,6 +26,7 @@ from .checkpoints import SETTINGS_NAME, last_checkpoint
 from .light import cast_adapters, check_loaded, light_names
 from .lora import add_lora, merge_lora
 from .trainer import TALLTrainer
+from .unfreezing import unfreeze
 
 
 logger = logging.get_logger(__name__)
@@ -168,6 +169,8 @@ def run(settings: RunSettings, args: TALLTrainingArguments, resume: bool = False
 
 
 def _check(settings: RunSettings, args: TALLTrainingArguments):
+    if args.unfreeze and settings.lora_r is not None:
+        raise ValueError("Set `lora_r` or `unfreeze`: layers are unfrozen or have LoRA, not both.")
     if settings.lora_r is None:
         defaults = RunSettings(settings.model, settings.dataset, settings.attn_implementation)
         useless = [
@@ -215,7 +218,7 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
             f"{settings.dataset} has no validation sentences: prepare it with a `validation_share`, or set `eval_strategy` "
             "and `save_strategy` to what needs none."
         )
-    if model.encoder.target_alignment.up_proj.weight.dtype != torch.float32:
+    if model.dtype != torch.float32:
         # Small steps are lost in 16 bits; the frozen parts take none.
         cast_adapters(model, torch.float32)
     _add_lora(model, settings)
@@ -268,6 +271,8 @@ def _save_trained(trainer: TALLTrainer, settings: RunSettings, processor: TALLPr
         return
     model = _load(settings, dtype=torch.float32, revision=getattr(trained.config, "_commit_hash", None) or "main")
     _add_lora(model, settings)
+    if trainer.args.unfreeze:
+        unfreeze(model, trainer.args.unfreeze)
     names = light_names(trained)
     result = model.load_state_dict({name: weights[name] for name in weights if name in names}, strict=False)
     check_loaded(result, model, "the training")

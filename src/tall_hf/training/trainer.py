@@ -31,6 +31,7 @@ from .curriculum import LossCurriculum, narrow_labels
 from .layer_weights import source_layer_weights
 from .metrics import check_best_metric, last_word_metrics, predictions_and_losses
 from .plot import plot_layer_weights, plot_training
+from .unfreezing import unfreeze
 
 
 logger = logging.get_logger(__name__)
@@ -127,8 +128,17 @@ class TALLTrainer(Trainer):
         for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
             if hasattr(dataset, "__len__") and len(dataset) == 0:
                 raise ValueError(f"`{name}` is empty. Prepare it from text that has sentences of the lengths allowed.")
+        if args.unfreeze:
+            unfreeze(model, args.unfreeze)
         if args.frozen_dtype is not None:
             light.cast_frozen(model, getattr(torch, args.frozen_dtype))
+        if args.unfreeze and not (args.bf16 or args.fp16):
+            dtypes = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+            if len(dtypes) > 1:
+                raise ValueError(
+                    f"`unfreeze` trains layers in {model.dtype} between frozen ones in another dtype, which only mixed "
+                    "precision joins: set `bf16` (or `fp16`), or leave out `frozen_dtype` and load the model in float32."
+                )
         if not hasattr(train_dataset, "__len__") and args.train_sampling_strategy == "group_by_length":
             raise ValueError(
                 "Rows of a stream cannot be grouped by length: leave out `train_sampling_strategy`, or pass a dataset of "
@@ -277,6 +287,8 @@ class TALLTrainer(Trainer):
             rate = self.args.gate_learning_rate
         elif name.startswith(_FUSION):
             rate = self.args.fusion_learning_rate
+        elif name.startswith(light.FROZEN) and ".lora_" not in name:
+            rate = self.args.unfreeze_learning_rate
         return self.args.learning_rate if rate is None else rate
 
     def get_decay_parameter_names(self, model):
