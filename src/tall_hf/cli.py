@@ -78,6 +78,7 @@ class Dtype(StrEnum):
 class Truncation(StrEnum):
     last_word = "last_word"
     random_word = "random_word"
+    none = "none"
 
 
 class Backend(StrEnum):
@@ -177,7 +178,9 @@ def prepare(
     validation_share: Annotated[float, typer.Option(help="Share of the sentences kept for validation.")] = 0.02,
     truncation: Annotated[
         Truncation,
-        typer.Option(help="What training sentences lose: last_word, or all from a random_word on (see the guide)."),
+        typer.Option(
+            help="What training sentences lose: last_word, all from a random_word on, or none (see the guide)."
+        ),
     ] = "last_word",
     num_beams: Annotated[
         int | None, typer.Option(help="Of the translation; the translator's own if not given.")

@@ -99,6 +99,20 @@ def test_truncation_at_random_words_leaves_several_words_to_learn(run, composed,
     assert prepared_truncation(tmp_path / "data") == "random_word"
 
 
+def test_without_truncation_whole_sentences_are_read_and_learned(run, composed, tmp_path):
+    model, processor = composed("gated")
+    splits = run(tmp_path / "data", settings=dataclasses.replace(SETTINGS, truncation="none"))
+    texts = load_from_disk(str(tmp_path / "data" / "translations"))
+    assert texts["train"]["truncated"][:] == texts["train"]["sentence"][:]
+    assert set(texts["train"]["missing_word"][:]) == {""}
+    assert (
+        texts["train"]["translation"][0] == model.translate(texts["train"]["sentence"][0], processor, num_beams=1)[0]
+    )
+    for row, text in zip(texts["validation"], splits["validation"], strict=True):
+        assert row["sentence"].startswith(f"{row['truncated']} {row['missing_word']}")
+        assert text["continuation_length"] > 0
+
+
 def test_counts_and_settings_are_printed_and_saved(run, console, tmp_path):
     splits = run(tmp_path / "data")
     report = json.loads((tmp_path / "data" / "prepare.json").read_text(encoding="utf-8"))

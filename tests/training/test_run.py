@@ -221,6 +221,16 @@ def test_text_truncated_at_random_words_is_learned_by_its_continuation(prepared,
     assert tall("train", prepared, "--loss_positions", "continuation").exit_code == 0
 
 
+def test_text_that_is_not_truncated_is_learned_whole(prepared, tmp_path):
+    report = json.loads((tmp_path / "data" / "prepare.json").read_text())
+    report["corpus"]["truncation"] = "none"
+    (tmp_path / "data" / "prepare.json").write_text(json.dumps(report))
+    result = tall("train", prepared, "--loss_positions", "continuation")
+    assert result.exit_code == 1
+    assert 'Set it to "all"' in " ".join(result.output.split())
+    assert tall("train", prepared, "--loss_positions", "all").exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["he_qwen", "he_bloomz", "any_opus_pair", "microworld"])
 def test_example_configurations_are_read(name, tmp_path):
     settings, args = read_settings(EXAMPLES / "configs" / f"{name}.yaml", use_cpu=True)

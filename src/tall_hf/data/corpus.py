@@ -27,7 +27,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _ROWS_AT_A_TIME = 1000
-TRUNCATIONS = ("last_word", "random_word")
+TRUNCATIONS = ("last_word", "random_word", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,9 @@ class CorpusSettings:
         split: divides a sentence into words, in order, each a part of the sentence, for scripts without spaces.
         truncation: what is taken away of a training sentence: its "last_word", or all from a "random_word" on, drawn by
             the sentence's hash and with `min_words` - 1 words before it. The source side then has not read, and the
-            target side can learn (`loss_positions="continuation"`), several words of each sentence. Validation
-            sentences always lose their last word alone, which is the task.
+            target side can learn (`loss_positions="continuation"`), several words of each sentence. With "none" the
+            source side reads it whole, and the adapters can learn to write it (`loss_positions="all"`), a warm-up for
+            the task. Validation sentences always lose their last word alone, which is the task.
     """
 
     min_words: int = 5
@@ -125,7 +126,7 @@ def in_validation(sentence: str, share: float) -> bool:
 def clean_sentences(
     texts: Iterable[str | None], settings: CorpusSettings, counts: CorpusCounts
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `sentence` (up to and with its last word), `truncated`, `missing_word` (the next) and `is_validation`.
+    """Rows of `sentence` (up to and with its last word), `truncated`, `missing_word` (the next, if any) and `is_validation`.
 
     Only a hash of each sentence kept stays in memory.
 
@@ -162,6 +163,8 @@ def clean_sentences(
             counts.train += 1
             if settings.truncation == "random_word":
                 truncated, _, word = divide_at_word(sentence, _random_word(sentence, words, settings), settings.split)
+            elif settings.truncation == "none":
+                truncated, word = sentence, ""
         yield {
             "sentence": sentence,
             "truncated": truncated,

@@ -208,11 +208,7 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
     processor = TALLProcessor.from_pretrained(settings.model)
     splits = load_prepared(settings.dataset, model, processor)
     truncation = prepared_truncation(settings.dataset)
-    if truncation != "last_word" and args.loss_positions not in ("continuation", "all"):
-        raise ValueError(
-            f"{settings.dataset} was prepared with truncation {truncation!r}: its source side lacks several words, and "
-            f'`loss_positions` {args.loss_positions!r} would learn the end of what it lacks. Set it to "continuation".'
-        )
+    _check_truncation(settings.dataset, truncation, args.loss_positions)
     if "validation" not in splits and args.eval_strategy != "no":
         raise ValueError(
             f"{settings.dataset} has no validation sentences: prepare it with a `validation_share`, or set `eval_strategy` "
@@ -242,6 +238,19 @@ def _train(settings: RunSettings, args: TALLTrainingArguments, resume: bool) -> 
             with written_whole(Path(args.output_dir, name)) as aside:
                 aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return final
+
+
+def _check_truncation(dataset: str, truncation: str, loss_positions: str):
+    if truncation == "random_word" and loss_positions not in ("continuation", "all"):
+        raise ValueError(
+            f"{dataset} was prepared with truncation {truncation!r}: its source side lacks several words, and "
+            f'`loss_positions` {loss_positions!r} would learn the end of what it lacks. Set it to "continuation".'
+        )
+    if truncation == "none" and loss_positions != "all":
+        raise ValueError(
+            f"{dataset} was prepared with truncation {truncation!r}: its source side has read the whole sentence, and "
+            f'`loss_positions` {loss_positions!r} asks for what it lacks. Set it to "all".'
+        )
 
 
 def _load(settings: RunSettings, **options) -> TALLForCausalLM:
