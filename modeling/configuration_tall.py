@@ -136,7 +136,7 @@ class TALLConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         for name, default in _DEFAULT_PARTS.items():
-            setattr(self, name, _build_part(name, getattr(self, name), default))
+            setattr(self, name, build_part(name, getattr(self, name), default))
         # The composite writes with the HR→LR decoder, so its special tokens are that decoder's unless said otherwise.
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"):
             if getattr(self, name) is None:
@@ -172,9 +172,9 @@ class TALLConfig(PreTrainedConfig):
 
     def validate_tall(self):
         """Check every switch, and that the parts fit together; each error says what would be accepted."""
-        _check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)
-        _check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
-        _check_choice("alignment_type", self.alignment_type, ALIGNMENT_TYPES)
+        check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)
+        check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
+        check_choice("alignment_type", self.alignment_type, ALIGNMENT_TYPES)
         _check_positive("alignment_hidden_size", self.alignment_hidden_size)
         if self.alignment_hidden_size is not None and self.alignment_type != "mlp":
             raise ValueError(
@@ -280,7 +280,8 @@ class TALLConfig(PreTrainedConfig):
         return self.hr_lr_config.get_text_config(decoder=decoder)
 
 
-def _build_part(name, part, default):
+def build_part(name, part, default):
+    """The configuration of a part: a copy of one, or made of a dict or of the `default` dict."""
     # A config object is copied: sub-models write to theirs (dtype, attention), and callers may share one object.
     if isinstance(part, PreTrainedConfig):
         return copy.deepcopy(part)
@@ -297,7 +298,8 @@ def _build_part(name, part, default):
     return CONFIG_MAPPING[model_type](**fields)
 
 
-def _check_choice(name, value, choices):
+def check_choice(name, value, choices):
+    """ValueError for a value that is none of the choices."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 

@@ -2,65 +2,29 @@
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationConfig
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import can_return_tuple
 
 from .alignment_tall import build_alignment
 from .configuration_tall import TALLConfig
-from .fusion_tall import SourceFusion, build_source_fusion
+from .frozen_parts import FrozenPartsModel, check_length, freeze, in_dtype_of, squeeze_padding
+from .fusion_tall import build_source_fusion, encode_and_fuse
 from .marian_tall import build_source_decoder, build_target_encoder
 
 
-class TALLPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, loading and the capabilities shared by TALL's modules."""
+class TALLPreTrainedModel(FrozenPartsModel):
+    """Weight initialisation and the names shared by TALL's modules."""
 
     config_class = TALLConfig
     base_model_prefix = "model"
-    main_input_name = "input_ids"
-    input_modalities = ("text",)
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
     _no_split_modules = ["MarianEncoderLayer", "MarianDecoderLayer"]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As in transformers, from safetensors only.
-
-        Raises:
-            ValueError: for `use_safetensors=False`.
-            OSError: for a checkpoint without safetensors weights, or with corrupted ones.
-        """
-        if kwargs.setdefault("use_safetensors", True) is not True:
-            raise ValueError(
-                f"A TALL is read from safetensors only: leave out `use_safetensors={kwargs['use_safetensors']}`."
-            )
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        except OSError as error:
-            if "model.safetensors" not in str(error):
-                raise
-            raise OSError(
-                f"{pretrained_model_name_or_path} has no safetensors weights, and a TALL reads no others: pickled ones are "
-                f"refused. Save the model again with `save_pretrained`. ({error})"
-            ) from error
-        except Exception as error:
-            # The package of that error is not imported here: see the first lines of modeling_tall.py.
-            if type(error).__name__ != "SafetensorError":
-                raise
-            raise OSError(
-                f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
-                "Download or save them again."
-            ) from error
 
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, SourceFusion):
-            module.reset_parameters()
-        elif isinstance(module, TALLEncoder):
+        if isinstance(module, TALLEncoder):
             if module.gate is not None:
                 init.constant_(module.gate, self.config.gate_init)
             if module.embedding_std is not None:
@@ -192,25 +156,7 @@ class TALLEncoder(TALLPreTrainedModel):
 
     def encode_source(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Stage 1 and the fusion: (batch, source length) tokens to (batch, source length, source width) states."""
-        layers = self.source_layers(input_ids, attention_mask)
-        if self.source_fusion is None:
-            return layers[-1]
-        return self.source_fusion(tuple(in_dtype_of(self.source_fusion, states) for states in layers), attention_mask)
-
-    def source_layers(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Stage 1: (batch, source length, source width) of each layer that the fusion reads, the last one at the end."""
-        encoder = self.translator.get_encoder()
-        # Gradient checkpointing makes embeddings require a gradient, which a frozen encoder would carry for nothing.
-        is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
-            outputs = encoder(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                output_hidden_states=self.source_fusion is not None,
-            )
-        # Without the embeddings; and the last one as the encoder gives it, normalised if it does.
-        earlier = () if self.source_fusion is None else outputs.hidden_states[1:-1]
-        return (*earlier, outputs.last_hidden_state)
+        return encode_and_fuse(self.translator.get_encoder(), self.source_fusion, input_ids, attention_mask)
 
     def bridge_source(
         self,
@@ -254,63 +200,6 @@ class TALLEncoder(TALLPreTrainedModel):
         columns = torch.arange(embeddings.shape[1], device=embeddings.device)
         columns = columns + source_mask.sum(dim=1, keepdim=True).long()
         return joint_states.gather(1, columns.unsqueeze(-1).expand(-1, -1, joint_states.shape[-1]))
-
-
-def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Move the padding of each row behind its tokens, keeping their order.
-
-    Args:
-        attention_mask: (batch, length), non-zero for tokens; all ones when None (then a tensor must be given).
-        tensors: (batch, length) or (batch, length, width), moved alike.
-
-    Returns:
-        The moved mask, then the moved tensors.
-    """
-    if attention_mask is None:
-        attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
-        return attention_mask, *tensors
-    for tensor in tensors:
-        if attention_mask.shape != tensor.shape[:2]:
-            raise ValueError(
-                f"An attention mask of shape {tuple(attention_mask.shape)} does not fit inputs of shape "
-                f"{tuple(tensor.shape[:2])}; it needs one number for each token."
-            )
-    order = attention_mask.argsort(dim=1, descending=True, stable=True)
-    moved = [attention_mask.gather(1, order)]
-    for tensor in tensors:
-        index = order if tensor.dim() == 2 else order.unsqueeze(-1).expand_as(tensor)
-        moved.append(tensor.gather(1, index))
-    return tuple(moved)
-
-
-def freeze(part: nn.Module):
-    """Take a pretrained part out of training, and dropout out of it."""
-    part.requires_grad_(False)
-    for layer in part.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            # These layers keep their training flag (see `TALLForCausalLM.train`), and some apply dropout by it.
-            for name in [
-                name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)
-            ]:
-                setattr(layer, name, 0.0)
-
-
-def in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """States as `part` computes: the frozen parts may be kept in a dtype of their own."""
-    # A replica of nn.DataParallel has no parameters; it computes as it is fed.
-    return states.to(next((weight.dtype for weight in part.parameters() if weight.is_floating_point()), states.dtype))
-
-
-def check_length(name: str, input_ids: torch.LongTensor, limit: int, past_length: int = 0):
-    """Refuse (batch, length) tokens that are none, or that with `past_length` cached ones are more than `limit`."""
-    length = input_ids.shape[1] + past_length
-    if length == 0:
-        raise ValueError(f"`{name}` has no tokens: its length is 0, at least 1 is needed.")
-    if length > limit:
-        raise ValueError(
-            f"`{name}` reaches {length} tokens, but there are positions for {limit} only. Shorten the text, or let the "
-            "processor truncate it (it does by default); when generating, ask for fewer new tokens."
-        )
 
 
 def _expected_embedding_std(config: TALLConfig) -> float:

@@ -105,3 +105,28 @@ def build_source_fusion(kind: str, num_layers: int, width: int) -> SourceFusion 
     if kind == "token_softmax":
         return TokenSoftmaxFusion(num_layers, width)
     return None
+
+
+def encode_layers(
+    encoder: nn.Module, input_ids: torch.LongTensor, attention_mask: torch.Tensor, every_layer: bool
+) -> tuple[torch.Tensor, ...]:
+    """States of a source encoder, of each layer (batch, length, width): of every one from the first, or of the last alone.
+
+    The last one is as the encoder gives it, normalised if it does. A frozen encoder keeps no graph.
+    """
+    # Gradient checkpointing makes embeddings require a gradient, which a frozen encoder would carry for nothing.
+    is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+    with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
+        outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=every_layer)
+    return (*(outputs.hidden_states[1:-1] if every_layer else ()), outputs.last_hidden_state)
+
+
+def encode_and_fuse(
+    encoder: nn.Module, fusion: SourceFusion | None, input_ids: torch.LongTensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """What a source encoder has read, (batch, length, width): its last layer without a fusion."""
+    layers = encode_layers(encoder, input_ids, attention_mask, every_layer=fusion is not None)
+    if fusion is None:
+        return layers[-1]
+    dtype = next(weight.dtype for weight in fusion.parameters())
+    return fusion(tuple(states.to(dtype) for states in layers), attention_mask)

@@ -9,6 +9,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.generation import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
+from .text_rows import check_texts
 from .words_tall import search_words
 
 
@@ -108,7 +109,7 @@ class TALLTextMixin:
         Returns:
             One translation a text; the empty string for a text without any word.
         """
-        texts = processor.check_texts(texts)
+        texts = check_texts(texts)
         spoken = [i for i, text in enumerate(texts) if text.strip()]
         translations = [""] * len(texts)
         if spoken:
@@ -148,7 +149,7 @@ class TALLTextMixin:
         Returns:
             For each text its words, each with its probability in (0, 1], the most probable first.
         """
-        texts = processor.check_texts(texts)
+        texts = check_texts(texts)
         if top_k < 1 or max_word_tokens < 1:
             raise ValueError(f"`top_k` and `max_word_tokens` must be at least 1, got {top_k} and {max_word_tokens}.")
         if not texts:
@@ -222,7 +223,7 @@ class TALLTextMixin:
             ValueError: for negative counts, or a streamer with more or fewer than one text or with beams.
             TypeError: for a streamer of tokens, or what only `generate` takes.
         """
-        texts = list(processor.check_texts(texts))
+        texts = list(check_texts(texts))
         if max_words < 0 or refresh_words < 0:
             raise ValueError(
                 f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}."

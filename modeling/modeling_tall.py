@@ -7,16 +7,22 @@ Stage numbers and section references are those of the TALL paper (arXiv 2506.050
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from transformers import AutoModelForSeq2SeqLM, GenerationMixin
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_tall import TALLConfig
-from .encoder_tall import TALLEncoder, TALLPreTrainedModel, check_length, freeze, in_dtype_of, squeeze_padding
+from .encoder_tall import TALLEncoder, TALLPreTrainedModel
+from .frozen_parts import (
+    check_length,
+    freeze,
+    in_dtype_of,
+    keep_frozen_parts_in_eval,
+    label_loss,
+    squeeze_padding,
+)
 from .generation_tall import TALLTextMixin
 from .parameters_tall import parameter_table
 
@@ -83,13 +89,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
     def train(self, mode: bool = True):
         """Switch the trainable modules only: the frozen parts stay in evaluation mode, without dropout."""
         super().train(mode)
-        for part in (self.encoder.translator, self.encoder.llm, self.decoder, self.lm_head):
-            part.eval()
-            if mode:
-                # Gradient checkpointing looks at the layer's own flag; what is inside the layer stays in eval mode.
-                for layer in part.modules():
-                    if isinstance(layer, GradientCheckpointingLayer):
-                        layer.training = True
+        keep_frozen_parts_in_eval((self.encoder.translator, self.encoder.llm, self.decoder, self.lm_head), mode)
         return self
 
     @property
@@ -228,7 +228,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         logits = self.lm_head(hidden_states)
         logits = logits + self.final_logits_bias.to(logits.device)
 
-        loss = None if labels is None else _label_loss(logits, labels, num_items_in_batch)
+        loss = None if labels is None else label_loss(logits, labels, num_items_in_batch)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
@@ -300,21 +300,6 @@ def _check_whole(config):
             "This checkpoint holds LoRA that is not merged into the frozen parts. Load it with "
             "`tall_hf.training.lora.load_lora(folder)` from the tall-hf package, then merge and save it."
         )
-
-
-def _label_loss(logits, labels, num_items_in_batch):
-    if not torch.compiler.is_compiling() and not bool((labels != -100).any()):
-        raise ValueError(
-            "`labels` are -100 everywhere, so there is no position to learn from. Check the collator's loss positions "
-            "and that no sentence lost its last word to truncation."
-        )
-    reduction = "mean" if num_items_in_batch is None else "sum"
-    loss = nn.functional.cross_entropy(
-        logits.float().view(-1, logits.shape[-1]), labels.to(logits.device).flatten(), reduction=reduction
-    )
-    if isinstance(num_items_in_batch, torch.Tensor):
-        num_items_in_batch = num_items_in_batch.to(loss.device)
-    return loss if num_items_in_batch is None else loss / num_items_in_batch
 
 
 TALLForCausalLM.register_for_auto_class("AutoModelForCausalLM")

@@ -5,12 +5,9 @@ from pathlib import Path
 import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
-from transformers.utils import logging
 
+from .text_rows import check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
 from .words_tall import word_pieces
-
-
-logger = logging.get_logger(__name__)
 
 
 class TALLProcessor(ProcessorMixin):
@@ -59,11 +56,8 @@ class TALLProcessor(ProcessorMixin):
         self.reserved_target_length = reserved_target_length
         self._word_pieces = {}
 
-        if self.llm_tokenizer.pad_token_id is None:
-            self.llm_tokenizer.pad_token = self.llm_tokenizer.eos_token or self.llm_tokenizer.bos_token
         for one in (self.source_tokenizer, self.llm_tokenizer):
-            if one.pad_token_id is None:
-                raise ValueError(f"{type(one).__name__} has no padding and no end-of-text token; set its `pad_token`.")
+            ensure_padding(one)
             # The next word depends most on the last ones.
             one.truncation_side = "left"
         if source_lang is not None and hasattr(self.source_tokenizer, "src_lang"):
@@ -128,14 +122,14 @@ class TALLProcessor(ProcessorMixin):
                 f"Unknown argument {', '.join(map(repr, options))}. Beside text and translations, a TALLProcessor takes "
                 "`text_target`, `reserved_target_length` and `return_tensors`; it pads and truncates by itself."
             )
-        texts = self.check_texts(text)
+        texts = check_texts(text)
         if translations is None:
             raise ValueError(
                 "`translations` are missing. A TALL reads the sentence and its translation: pass "
                 "`translations=model.translate(text, processor)`."
             )
-        translations = self.check_texts(translations)
-        targets = None if text_target is None else self.check_texts(text_target)
+        translations = check_texts(translations)
+        targets = None if text_target is None else check_texts(text_target)
         for name, others in (("translations", translations), ("target texts", targets)):
             if others is not None and len(others) != len(texts):
                 raise ValueError(f"Got {len(others)} {name} for {len(texts)} texts; pass one for each text.")
@@ -165,7 +159,7 @@ class TALLProcessor(ProcessorMixin):
 
     def encode_source(self, texts: str | list[str], return_tensors: str | None = None) -> BatchFeature:
         """`input_ids` and `attention_mask` for the LR→HR translator alone, padded on the right if tensors are asked."""
-        rows = self._source_rows(self.check_texts(texts))
+        rows = self._source_rows(check_texts(texts))
         if return_tensors is None:
             return BatchFeature({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
         input_ids, attention_mask = pad_rows(rows, self.source_tokenizer.pad_token_id, "right")
@@ -173,7 +167,7 @@ class TALLProcessor(ProcessorMixin):
 
     def encode_target(self, texts: str | list[str]) -> list[list[int]]:
         """Token ids of target texts as the HR→LR decoder writes them, without start and end tokens."""
-        texts = self.check_texts(texts)
+        texts = check_texts(texts)
         return self.tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
     def decode_target(self, ids) -> str:
@@ -197,25 +191,13 @@ class TALLProcessor(ProcessorMixin):
             self._word_pieces[vocab_size] = word_pieces(self.tokenizer, vocab_size)
         return self._word_pieces[vocab_size]
 
-    @staticmethod
-    def check_texts(texts: str | list[str]) -> list[str]:
-        """A list of texts from one or several; TypeError for anything else."""
-        if isinstance(texts, str):
-            return [texts]
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-            wrong = type(texts).__name__
-            if isinstance(texts, list | tuple):
-                wrong = f"a {wrong} holding {next(type(t).__name__ for t in texts if not isinstance(t, str))}"
-            raise TypeError(f"Expected a text or a list of texts, got {wrong}.")
-        return list(texts)
-
     def _source_rows(self, texts):
         if self.pivot_lang is not None and f">>{self.pivot_lang}<<" in self.source_tokenizer.get_vocab():
             texts = [f">>{self.pivot_lang}<< {text}" for text in texts]
-        return self._rows(self.source_tokenizer, texts, self.max_source_length, "source sentence")
+        return token_rows(self.source_tokenizer, texts, self.max_source_length, "source sentence")
 
     def _translation_rows(self, translations):
-        rows = self._rows(self.llm_tokenizer, translations, self.max_translation_length, "translation")
+        rows = token_rows(self.llm_tokenizer, translations, self.max_translation_length, "translation")
         # An empty translation still needs a position for the LLM to think at.
         filler = self.llm_tokenizer.bos_token_id
         filler = self.llm_tokenizer.pad_token_id if filler is None else filler
@@ -227,40 +209,9 @@ class TALLProcessor(ProcessorMixin):
             start_length = len(self.decoder_start_token_ids)
             reserved = min(reserved_target_length, self.max_target_length // 2)
             longest = self.max_target_length - reserved - start_length
-            self._warn_if_longer(rows, longest, "target prefix")
+            warn_if_longer(rows, longest, "target prefix")
             rows = [row[max(0, len(row) - longest) :] for row in rows]
         return [self.decoder_start_token_ids + row for row in rows]
-
-    def _rows(self, tokenizer, texts, max_length, name):
-        if not texts:
-            return []
-        rows = tokenizer(texts, verbose=False)["input_ids"]
-        if max_length is not None and self._warn_if_longer(rows, max_length, name):
-            rows = tokenizer(texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
-            if tokenizer.is_fast:
-                # It would keep cutting's settings, and save them.
-                tokenizer.backend_tokenizer.no_truncation()
-        return rows
-
-    def _warn_if_longer(self, rows, limit, name) -> bool:
-        longest = max((len(row) for row in rows), default=0)
-        if longest > limit:
-            logger.warning(
-                f"A {name} of {longest} tokens was cut to its last {limit}: the model has no more positions."
-            )
-        return longest > limit
-
-
-def pad_rows(rows: list[list[int]], value: int, side: str) -> tuple[torch.LongTensor, torch.LongTensor]:
-    """Pad rows of token ids on the "left" or "right" to (batch, longest); the mask is 0 where they were padded."""
-    length = max((len(row) for row in rows), default=0)
-    ids = torch.full((len(rows), length), value, dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        columns = slice(length - len(row), length) if side == "left" else slice(0, len(row))
-        ids[i, columns] = torch.tensor(row, dtype=torch.long)
-        mask[i, columns] = 1
-    return ids, mask
 
 
 TALLProcessor.register_for_auto_class("AutoProcessor")

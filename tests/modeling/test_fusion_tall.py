@@ -10,7 +10,7 @@ from batches import batch, random_rows, real_positions
 from transformers import AutoModelForSeq2SeqLM
 
 from tall_hf import TALLConfig, TALLForCausalLM
-from tall_hf.modeling.fusion_tall import GlobalSoftmaxFusion, TokenSoftmaxFusion
+from tall_hf.modeling.fusion_tall import GlobalSoftmaxFusion, TokenSoftmaxFusion, encode_layers
 
 
 FUSIONS = ("global_softmax", "token_softmax")
@@ -200,8 +200,9 @@ def test_the_last_layer_alone_needs_no_module_and_no_other_states(composed):
     assert model.encoder.source_fusion is None
     assert not any("fusion" in name for name in model.state_dict())
     assert "source fusion" not in [row[0] for row in model.parameter_table()]
-    inputs = batch(random_rows(model, processor))
-    assert len(model.encoder.source_layers(inputs["input_ids"], inputs["attention_mask"])) == 1
+    encoder, inputs = model.encoder.translator.get_encoder(), batch(random_rows(model, processor))
+    [last] = encode_layers(encoder, inputs["input_ids"], inputs["attention_mask"], every_layer=False)
+    assert torch.equal(last, model.encoder.encode_source(inputs["input_ids"], inputs["attention_mask"]))
 
 
 def test_a_bridge_that_reads_no_source_states_has_none_to_fuse():

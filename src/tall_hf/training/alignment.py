@@ -20,7 +20,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from tall_hf.files import remove_unfinished, written_whole
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
-from tall_hf.modeling.processing_tall import TALLProcessor, pad_rows
+from tall_hf.modeling.processing_tall import TALLProcessor
+from tall_hf.modeling.text_rows import pad_rows
 from tall_hf.weights import hash_tensors
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport

@@ -1,12 +1,14 @@
 """What a source fusion has learned: how much each layer of the source encoder weighs, over the tokens of some rows."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from tall_hf.modeling.encoder_tall import in_dtype_of
-from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.fusion_tall import SourceFusion, encode_layers
 
 
 @dataclass(frozen=True)
@@ -23,46 +25,42 @@ class LayerWeight:
 
 
 @torch.inference_mode()
-def source_layer_weights(model: TALLForCausalLM, rows, max_rows: int = 256, batch_size: int = 16) -> list[LayerWeight]:
-    """The weight of each layer of the source encoder, from the first.
+def source_layer_weights(
+    encoder: nn.Module, fusion: SourceFusion, rows: Iterable[dict], max_rows: int = 256, batch_size: int = 16
+) -> list[LayerWeight]:
+    """The weight of each layer of a source encoder, from the first.
 
     Args:
-        model: a TALL with a source fusion.
-        rows: a dataset or list of rows with `input_ids`, source tokens.
+        encoder: the source encoder.
+        fusion: of its layers.
+        rows: with `input_ids`, source tokens.
         max_rows: how many of them are read, the first ones.
         batch_size: rows at a time.
 
     Raises:
-        ValueError: the model reads its last layer alone, or there are no rows.
+        ValueError: there are no rows.
     """
-    encoder = model.encoder
-    if encoder.source_fusion is None:
-        raise ValueError(
-            'This TALL has `source_fusion="last"`: it reads the last layer alone, and there are no weights.'
-        )
-    sources = [torch.tensor(row["input_ids"]) for row, _ in zip(rows, range(max_rows), strict=False)]
+    sources = [torch.tensor(row["input_ids"]) for row in itertools.islice(rows, max_rows)]
     if not sources:
         raise ValueError("There are no rows to take layer weights from.")
-    was_training = model.training
-    model.eval()
+    was_training = fusion.training
+    fusion.eval()
     try:
         weights = [
-            _weights_of_tokens(encoder, sources[start : start + batch_size])
+            _weights_of_tokens(encoder, fusion, sources[start : start + batch_size])
             for start in range(0, len(sources), batch_size)
         ]
     finally:
-        model.train(was_training)
+        fusion.train(was_training)
     std, mean = torch.std_mean(torch.cat(weights), dim=0, correction=0)
     return [LayerWeight(*values) for values in zip(mean.tolist(), std.tolist(), strict=True)]
 
 
-def _weights_of_tokens(encoder, sources: list[torch.Tensor]) -> torch.Tensor:
+def _weights_of_tokens(encoder: nn.Module, fusion: SourceFusion, sources: list[torch.Tensor]) -> torch.Tensor:
     """(tokens, layers), padding left out."""
-    device = encoder.get_input_embeddings().weight.device
-    input_ids = pad_sequence(sources, batch_first=True).to(device)
-    mask = pad_sequence([torch.ones_like(row) for row in sources], batch_first=True).to(device)
-    layers = encoder.source_layers(input_ids, mask)
-    weights = encoder.source_fusion.layer_weights(
-        tuple(in_dtype_of(encoder.source_fusion, states) for states in layers)
-    )
+    weight = next(fusion.parameters())
+    input_ids = pad_sequence(sources, batch_first=True).to(weight.device)
+    mask = pad_sequence([torch.ones_like(row) for row in sources], batch_first=True).to(weight.device)
+    layers = encode_layers(encoder, input_ids, mask, every_layer=True)
+    weights = fusion.layer_weights(tuple(states.to(weight.dtype) for states in layers))
     return weights[mask.bool()].cpu()

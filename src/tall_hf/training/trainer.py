@@ -254,11 +254,12 @@ class TALLTrainer(Trainer):
 
     def _plot(self):
         plot_training(self.state.log_history, Path(self.args.output_dir, PLOT_NAME))
-        model = self.accelerator.unwrap_model(self.model)
-        rows = self.eval_dataset if self.eval_dataset is not None else self.train_dataset
+        encoder = self.accelerator.unwrap_model(self.model).encoder
         # A sharded model would have to be gathered first.
-        if model.encoder.source_fusion is not None and not self.is_fsdp_enabled:
-            weights = source_layer_weights(model, next(iter(rows.values())) if isinstance(rows, dict) else rows)
+        if encoder.source_fusion is not None and not self.is_fsdp_enabled:
+            rows = self.train_dataset if self.eval_dataset is None else self.eval_dataset
+            rows = next(iter(rows.values())) if isinstance(rows, dict) else rows
+            weights = source_layer_weights(encoder.translator.get_encoder(), encoder.source_fusion, rows)
             plot_layer_weights(weights, Path(self.args.output_dir, LAYER_WEIGHTS_NAME))
 
     def create_optimizer(self, model=None):

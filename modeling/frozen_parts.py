@@ -1,0 +1,150 @@
+"""What models around frozen parts share: loading from safetensors alone, freezing, dtypes, padding, and the loss."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .fusion_tall import SourceFusion
+
+
+class FrozenPartsModel(PreTrainedModel):
+    """A model of pretrained parts that stay frozen and of adapters that are trained."""
+
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, from safetensors only.
+
+        Raises:
+            ValueError: for `use_safetensors=False`.
+            OSError: for a checkpoint without safetensors weights, or with corrupted ones.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError(
+                f"{cls.__name__} is read from safetensors only: leave out `use_safetensors={kwargs['use_safetensors']}`."
+            )
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        except OSError as error:
+            if "model.safetensors" not in str(error):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no safetensors weights, and {cls.__name__} reads no others: pickled "
+                f"ones are refused. Save the model again with `save_pretrained`. ({error})"
+            ) from error
+        except Exception as error:
+            # The package of that error is not imported here: see the first lines of modeling_tall.py.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise OSError(
+                f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
+                "Download or save them again."
+            ) from error
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, SourceFusion):
+            module.reset_parameters()
+
+
+def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Move the padding of each row behind its tokens, keeping their order.
+
+    Args:
+        attention_mask: (batch, length), non-zero for tokens; all ones when None (then a tensor must be given).
+        tensors: (batch, length) or (batch, length, width), moved alike.
+
+    Returns:
+        The moved mask, then the moved tensors.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
+        return attention_mask, *tensors
+    for tensor in tensors:
+        if attention_mask.shape != tensor.shape[:2]:
+            raise ValueError(
+                f"An attention mask of shape {tuple(attention_mask.shape)} does not fit inputs of shape "
+                f"{tuple(tensor.shape[:2])}; it needs one number for each token."
+            )
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    moved = [attention_mask.gather(1, order)]
+    for tensor in tensors:
+        index = order if tensor.dim() == 2 else order.unsqueeze(-1).expand_as(tensor)
+        moved.append(tensor.gather(1, index))
+    return tuple(moved)
+
+
+def freeze(part: nn.Module):
+    """Take a pretrained part out of training, and dropout out of it."""
+    part.requires_grad_(False)
+    for layer in part.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            # These layers keep their training flag (see `TALLForCausalLM.train`), and some apply dropout by it.
+            for name in [
+                name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)
+            ]:
+                setattr(layer, name, 0.0)
+
+
+def keep_frozen_parts_in_eval(parts: Iterable[nn.Module], training: bool):
+    """Undo what `train()` did to frozen parts: they stay without dropout."""
+    for part in parts:
+        part.eval()
+        if training:
+            # Gradient checkpointing looks at the layer's own flag; what is inside the layer stays in eval mode.
+            for layer in part.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.training = True
+
+
+def in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """States as `part` computes: the frozen parts may be kept in a dtype of their own."""
+    # A replica of nn.DataParallel has no parameters; it computes as it is fed.
+    return states.to(next((weight.dtype for weight in part.parameters() if weight.is_floating_point()), states.dtype))
+
+
+def check_length(name: str, input_ids: torch.LongTensor, limit: int, past_length: int = 0):
+    """Refuse (batch, length) tokens that are none, or that with `past_length` cached ones are more than `limit`."""
+    length = input_ids.shape[1] + past_length
+    if length == 0:
+        raise ValueError(f"`{name}` has no tokens: its length is 0, at least 1 is needed.")
+    if length > limit:
+        raise ValueError(
+            f"`{name}` reaches {length} tokens, but there are positions for {limit} only. Shorten the text, or let the "
+            "processor truncate it (it does by default); when generating, ask for fewer new tokens."
+        )
+
+
+def label_loss(
+    logits: torch.Tensor, labels: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Cross-entropy in float32 of the labels that are not -100: their mean, or their sum over `num_items_in_batch`.
+
+    Args:
+        logits: (..., vocabulary).
+        labels: as many as there are rows of logits.
+        num_items_in_batch: labels of a whole optimizer step, as the Trainer hands them over.
+
+    Raises:
+        ValueError: every label is -100.
+    """
+    if not torch.compiler.is_compiling() and not bool((labels != -100).any()):
+        raise ValueError(
+            "`labels` are -100 everywhere, so there is no position to learn from. Check the collator's loss positions "
+            "and that no sentence lost its last word to truncation."
+        )
+    reduction = "mean" if num_items_in_batch is None else "sum"
+    loss = nn.functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]), labels.to(logits.device).flatten(), reduction=reduction
+    )
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch

@@ -1,0 +1,145 @@
+"""LayerFusionProcessor: the encoder's and the LLM's tokenizers, from text and a prompt to the model's inputs."""
+
+from transformers import BatchFeature, ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, Unpack
+
+from .text_rows import check_texts, ensure_padding, pad_rows, token_rows
+
+
+class LayerFusionProcessor(ProcessorMixin):
+    """The tokenizers of a LayerFusionForCausalLM, and the order of what its LLM reads.
+
+    Args:
+        tokenizer: the LLM's, which reads prompts and writes answers; the one saved at the root. Without a padding token it
+            pads with its end-of-text token.
+        source_tokenizer: the encoder's.
+        source_lang: code of the source's language, for encoders that want one (NLLB, mBART); a call may name another.
+        max_source_length: longest source in tokens; its beginning is kept (200 in the paper).
+        repeat_source: let the LLM read the source in its own tokens too, in front of the prompt (MindMerger's second stage).
+    """
+
+    def __init__(
+        self,
+        tokenizer=None,
+        source_tokenizer=None,
+        source_lang: str | None = None,
+        max_source_length: int | None = 200,
+        repeat_source: bool = False,
+        chat_template: str | None = None,
+    ):
+        super().__init__(tokenizer, source_tokenizer, chat_template=chat_template)
+        self.source_lang = source_lang
+        self.max_source_length = max_source_length
+        self.repeat_source = repeat_source
+        ensure_padding(self.tokenizer)
+        ensure_padding(self.source_tokenizer)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "mm_token_type_ids", "source_input_ids", "source_attention_mask"]
+
+    def __call__(
+        self,
+        text: str | list[str] | None = None,
+        prompt: str | list[str] = "",
+        **kwargs: Unpack[ProcessingKwargs],
+    ) -> BatchFeature:
+        """Make a model's inputs from sources and what the LLM is asked about them.
+
+        Args:
+            text: sources, in any language the encoder knows.
+            prompt: what the LLM reads behind a source, one for all or one for each.
+            text_target: answers, one for each source, that the LLM is to write behind the prompt: with an end-of-text token
+                they become `labels`.
+            source_lang: code of the sources' language, instead of the processor's own.
+            return_tensors: "pt" for padded tensors (sources on the right, the LLM's rows on the left); None for lists of
+                unpadded rows.
+
+        Returns:
+            `source_input_ids` and `source_attention_mask`, (batch, source length); `input_ids`, `attention_mask` and
+            `mm_token_type_ids`, (batch, length), with a place for each source token and for the end vector; with
+            `text_target`, `labels` as long as `input_ids`.
+
+        Raises:
+            ValueError: for numbers of texts that differ.
+            TypeError: for anything that is not text, or an unknown argument.
+        """
+        options = {**kwargs.pop("text_kwargs", {}), **kwargs}
+        return_tensors, text_target = options.pop("return_tensors", None), options.pop("text_target", None)
+        source_lang = options.pop("source_lang", self.source_lang)
+        if options:
+            raise TypeError(
+                f"Unknown argument {', '.join(map(repr, options))}. Beside text and prompt, a LayerFusionProcessor takes "
+                "`text_target`, `source_lang` and `return_tensors`; it pads and truncates by itself."
+            )
+        texts = check_texts(text)
+        prompts = [prompt] * len(texts) if isinstance(prompt, str) else check_texts(prompt)
+        answers = None if text_target is None else check_texts(text_target)
+        for name, others in (("prompts", prompts), ("answers", answers)):
+            if others is not None and len(others) != len(texts):
+                raise ValueError(f"Got {len(others)} {name} for {len(texts)} texts; pass one for each text.")
+        if self.repeat_source:
+            prompts = [f"{text} {prompt}".strip() for text, prompt in zip(texts, prompts, strict=True)]
+        if source_lang is not None and hasattr(self.source_tokenizer, "src_lang"):
+            self.source_tokenizer.src_lang = source_lang
+        sources = token_rows(self.source_tokenizer, texts, self.max_source_length, "source")
+        prompts = self._encode(prompts)
+        answers = None if answers is None else [row + self._end for row in self._encode(answers)]
+        rows = [self._row(len(source), prompt) for source, prompt in zip(sources, prompts, strict=True)]
+        data = {
+            "source_input_ids": sources,
+            "input_ids": rows,
+            "mm_token_type_ids": [
+                self._types(len(source), len(row)) for source, row in zip(sources, rows, strict=True)
+            ],
+        }
+        if answers is not None:
+            data["input_ids"] = [row + answer for row, answer in zip(rows, answers, strict=True)]
+            data["mm_token_type_ids"] = [
+                types + [0] * len(answer) for types, answer in zip(data["mm_token_type_ids"], answers, strict=True)
+            ]
+            data["labels"] = [[-100] * len(row) + answer for row, answer in zip(rows, answers, strict=True)]
+        return (
+            self.pad(data, return_tensors)
+            if return_tensors is not None
+            else BatchFeature(
+                data
+                | {
+                    "attention_mask": [[1] * len(row) for row in data["input_ids"]],
+                    "source_attention_mask": [[1] * len(row) for row in sources],
+                }
+            )
+        )
+
+    def pad(self, rows: dict[str, list[list[int]]], return_tensors: str = "pt") -> BatchFeature:
+        """Pad rows as a call makes them: sources on the right, the LLM's rows on the left, where generation needs it."""
+        data = {}
+        padding = self.source_tokenizer.pad_token_id
+        data["source_input_ids"], data["source_attention_mask"] = pad_rows(rows["source_input_ids"], padding, "right")
+        data["input_ids"], data["attention_mask"] = pad_rows(rows["input_ids"], self.tokenizer.pad_token_id, "left")
+        data["mm_token_type_ids"], _ = pad_rows(rows["mm_token_type_ids"], 0, "left")
+        if "labels" in rows:
+            data["labels"], _ = pad_rows(rows["labels"], -100, "left")
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    @property
+    def _begin(self) -> list[int]:
+        return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+
+    @property
+    def _end(self) -> list[int]:
+        return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def _row(self, source_length: int, prompt: list[int]) -> list[int]:
+        """Beginning of text, a place for each vector of the source, and the prompt."""
+        return self._begin + [self.tokenizer.pad_token_id] * (source_length + 1) + prompt
+
+    def _types(self, source_length: int, length: int) -> list[int]:
+        before, places = len(self._begin), source_length + 1
+        return [0] * before + [1] * places + [0] * (length - before - places)
+
+
+LayerFusionProcessor.register_for_auto_class("AutoProcessor")
