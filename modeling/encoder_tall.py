@@ -9,7 +9,7 @@ from transformers.utils import can_return_tuple
 
 from .alignment_tall import build_alignment
 from .configuration_tall import TALLConfig
-from .frozen_parts import FrozenPartsModel, check_length, freeze, in_dtype_of, squeeze_padding
+from .frozen_parts_tall import FrozenPartsModel, check_length, freeze, in_dtype_of, squeeze_padding
 from .fusion_tall import build_source_fusion, encode_and_fuse
 from .marian_tall import build_source_decoder, build_target_encoder
 

@@ -9,7 +9,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.generation import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .text_rows import check_texts
+from .text_rows_tall import check_texts
 from .words_tall import search_words
 
 

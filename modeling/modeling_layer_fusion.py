@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from .configuration_layer_fusion import LayerFusionConfig
-from .frozen_parts import (
+from .frozen_parts_tall import (
     FrozenPartsModel,
     freeze,
     in_dtype_of,
@@ -224,7 +224,11 @@ class LayerFusionForCausalLM(FrozenPartsModel, GenerationMixin):
 
 def source_encoder(model: nn.Module) -> nn.Module:
     """What reads the source: an encoder-decoder's encoder, or the model, if it is an encoder."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
+    if model.config.is_encoder_decoder:
+        return model.get_encoder()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # it reads one token alone, and is not asked
+    return model
 
 
 def build_mapping(kind: str, input_size: int, output_size: int) -> nn.Module:

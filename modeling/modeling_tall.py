@@ -15,7 +15,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration_tall import TALLConfig
 from .encoder_tall import TALLEncoder, TALLPreTrainedModel
-from .frozen_parts import (
+from .frozen_parts_tall import (
     check_length,
     freeze,
     in_dtype_of,

@@ -3,7 +3,7 @@
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows import check_texts, ensure_padding, pad_rows, token_rows
+from .text_rows_tall import check_texts, ensure_padding, pad_rows, token_rows
 
 
 class LayerFusionProcessor(ProcessorMixin):

@@ -6,7 +6,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows import check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
+from .text_rows_tall import check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
 from .words_tall import word_pieces
 
 

@@ -10,7 +10,7 @@ from batches import batch, random_rows
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tall_hf import TALLForCausalLM, TALLProcessor, compose
-from tall_hf.components import Component
+from tall_hf.loading import Component
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

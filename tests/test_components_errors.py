@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
-from tall_hf import components, compose
+from tall_hf import compose, loading
 
 
 ROLES = ("lr_hr", "llm", "hr_lr")
@@ -128,9 +128,9 @@ def test_parts_in_each_others_place(copies):
 
 def test_a_repository_without_safetensors_names_the_branch_that_may_have_them(copies):
     pickle_weights(copies["lr_hr"])
-    part = components.Component(str(copies["lr_hr"]), "main")  # a revision: it came from the Hub
+    part = loading.Component(str(copies["lr_hr"]), "main")  # a revision: it came from the Hub
     with pytest.raises(OSError, match="@refs/pr/1.*allow_pickle=True"):
-        components.load_part(part, AutoModelForSeq2SeqLM, torch.float32, None, False)
+        loading.load_part(part, AutoModelForSeq2SeqLM, torch.float32, None, False)
 
 
 def test_a_part_without_tokenizer_files_is_named(copies):

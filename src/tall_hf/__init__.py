@@ -4,8 +4,12 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from tall_hf.components import compose
 from tall_hf.data import LastTokenCollator
+from tall_hf.layer_fusion import compose_layer_fusion
+from tall_hf.modeling.configuration_layer_fusion import LayerFusionConfig
 from tall_hf.modeling.configuration_tall import TALLConfig
+from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
+from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.training import TALLTrainer, TALLTrainingArguments, load_light
 
@@ -13,18 +17,27 @@ from tall_hf.training import TALLTrainer, TALLTrainingArguments, load_light
 __version__ = "0.1.0"
 __all__ = [
     "LastTokenCollator",
+    "LayerFusionConfig",
+    "LayerFusionForCausalLM",
+    "LayerFusionProcessor",
     "TALLConfig",
     "TALLForCausalLM",
     "TALLProcessor",
     "TALLTrainer",
     "TALLTrainingArguments",
     "compose",
+    "compose_layer_fusion",
     "load_light",
 ]
 
-# With this package installed a TALL loads by the Auto classes without remote code.
+# With this package installed its models load by the Auto classes without remote code.
 AutoConfig.register("tall", TALLConfig)
 AutoModel.register(TALLConfig, TALLForCausalLM)
 AutoModelForCausalLM.register(TALLConfig, TALLForCausalLM)
 AutoModelForSeq2SeqLM.register(TALLConfig, TALLForCausalLM)
 AutoProcessor.register(TALLConfig, TALLProcessor)
+
+AutoConfig.register("layer_fusion", LayerFusionConfig)
+AutoModel.register(LayerFusionConfig, LayerFusionForCausalLM)
+AutoModelForCausalLM.register(LayerFusionConfig, LayerFusionForCausalLM)
+AutoProcessor.register(LayerFusionConfig, LayerFusionProcessor)

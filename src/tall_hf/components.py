@@ -3,16 +3,13 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, GenerationConfig
 from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
 
+from tall_hf.loading import Component, as_dtype, assemble, check_vocabulary, load_part, load_tokenizer
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -34,38 +31,6 @@ SWITCHES = (
     "gate_init",
     "initializer_range",
 )
-
-
-@dataclass(frozen=True)
-class Component:
-    """A checkpoint to build from: a folder, or a Hub id with the commit that `revision` stood for."""
-
-    name_or_path: str
-    revision: str | None
-
-    @classmethod
-    def resolve(cls, spec: str | os.PathLike, token: str | bool | None = None) -> "Component":
-        """Parse `folder`, `org/name` or `org/name@revision`, and pin a Hub id to its commit.
-
-        Raises:
-            ValueError: for an empty name.
-            OSError: when neither a folder nor a repository of that name is found.
-        """
-        spec = os.fspath(spec)
-        if not spec:
-            raise ValueError("A component's name is empty; give a folder or a Hub id such as 'Qwen/Qwen2.5-0.5B'.")
-        if Path(spec).is_dir():
-            return cls(str(Path(spec)), None)
-        name, _, revision = spec.partition("@")
-        if spec.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise FileNotFoundError(f"There is no folder {spec!r}; give a folder that exists or a Hub id.")
-        # The file's place in the cache names the commit, also offline.
-        config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
-        return cls(name, Path(config_file).parent.name)
-
-    def load(self, auto_class, **kwargs):
-        """`auto_class.from_pretrained` of this very revision."""
-        return auto_class.from_pretrained(self.name_or_path, revision=self.revision or "main", **kwargs)
 
 
 def compose(
@@ -112,11 +77,7 @@ def compose(
         TypeError: for an unknown switch.
         ValueError: for parts that do not fit together.
     """
-    named_dtype, dtype = dtype, getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(
-            f"`dtype` must be a floating-point torch dtype or its name, such as 'bfloat16', got {named_dtype!r}."
-        )
+    dtype = as_dtype(dtype)
     if unknown := set(config_switches) - set(SWITCHES):
         raise TypeError(
             f"Unknown argument {', '.join(map(repr, sorted(unknown)))}. Beside its own arguments, `compose` takes the "
@@ -145,7 +106,7 @@ def compose(
     state_dict = _composed_state_dict(models, config)
     if warm_start:
         state_dict.update(_warm_start(models, config))
-    model = _assemble(config, state_dict, dtype, attn_implementation, device_map)
+    model = assemble(TALLForCausalLM, config, state_dict, dtype, attn_implementation, device_map)
     start_ids = decoder_start_ids(models["hr_lr"], tokenizers["hr_lr"], source_lang)
     model.generation_config = _generation_settings(models["hr_lr"].generation_config, start_ids)
     processor = TALLProcessor(
@@ -160,22 +121,6 @@ def compose(
         max_target_length=config.max_target_length,
     )
     return model, processor
-
-
-def load_tokenizer(part: Component, token: str | bool | None = None):
-    """The tokenizer of a checkpoint; OSError if its files are missing or broken."""
-    try:
-        tokenizer = part.load(AutoTokenizer, token=token)
-        known = len(tokenizer.get_vocab())
-    except (TypeError, ValueError) as error:
-        raise OSError(
-            f"The tokenizer of {part.name_or_path} cannot be read; a file of it is missing or broken ({error})."
-        ) from error
-    if known < 2:
-        raise OSError(
-            f"{part.name_or_path} has no tokenizer: its files are missing. Save or download them beside the model."
-        )
-    return tokenizer
 
 
 def check_tall(model: str | os.PathLike, token: str | bool | None = None) -> None:
@@ -213,59 +158,6 @@ def _leave_out_layers(llm_config):
         text_config.layer_types = []
 
 
-def load_part(
-    part: Component,
-    auto_class,
-    dtype: torch.dtype,
-    token: str | bool | None = None,
-    allow_pickle: bool = False,
-    config=None,
-):
-    """The model of a checkpoint, by safetensors unless `allow_pickle`; what its `config` has no place for is not read.
-
-    Raises:
-        OSError: there are no such weights, or they are broken.
-        ValueError: weights are missing or of another shape.
-    """
-    try:
-        with _quiet_transformers():
-            model, info = part.load(
-                auto_class,
-                dtype=dtype,
-                token=token,
-                use_safetensors=None if allow_pickle else True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-                **({} if config is None else {"config": config}),
-            )
-    except SafetensorError as error:
-        raise OSError(
-            f"The safetensors weights of {part.name_or_path} are corrupted or incomplete ({error}). Download them again."
-        ) from error
-    except OSError as error:
-        if allow_pickle or "safetensors" not in str(error):
-            raise
-        if part.revision is None:
-            raise OSError(
-                f"The folder {part.name_or_path} has no safetensors weights. Save the model there again with "
-                "`save_pretrained`, or, to read pickled weights, which may be less safe, pass allow_pickle=True "
-                "(`--allow-pickle`)."
-            ) from error
-        raise OSError(
-            f"{part.name_or_path} has no safetensors weights. Many OPUS-MT repositories have them on a branch of their "
-            f"own: try {part.name_or_path}@refs/pr/1 (see the repository's pull requests on the Hub). To read its "
-            "pickled weights, which may be less safe, pass allow_pickle=True (`--allow-pickle`)."
-        ) from error
-    # Heads that the LLM's body has no use for may be left over; nothing may be missing.
-    if info["missing_keys"] or info["mismatched_keys"]:
-        problem = sorted(map(str, info["missing_keys"] or info["mismatched_keys"]))
-        raise ValueError(
-            f"{part.name_or_path} is not a whole checkpoint of {type(model).__name__}: {len(problem)} weights are missing "
-            f"or of another shape, such as {problem[0]}. Download it again, or name another checkpoint."
-        )
-    return model
-
-
 def _check_vocabularies(parts, tokenizers, config):
     sizes = {
         "lr_hr": config.lr_hr_config.vocab_size,
@@ -274,13 +166,7 @@ def _check_vocabularies(parts, tokenizers, config):
     }
     for role, size in sizes.items():
         known = getattr(tokenizers[role], "target_encoder", None) if role == "hr_lr" else None
-        languages = getattr(tokenizers[role], "lang_code_to_id", None) or {}  # M2M100's stand outside its vocabulary
-        largest = max(*(known or tokenizers[role].get_vocab()).values(), *languages.values())
-        if largest >= size:
-            raise ValueError(
-                f"The tokenizer of {parts[role].name_or_path} has token ids up to {largest}, but its model embeds only "
-                f"{size} tokens (0 to {size - 1}). They do not belong together; name a matching checkpoint."
-            )
+        check_vocabulary(parts[role], tokenizers[role], size, known)
 
 
 def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
@@ -318,32 +204,6 @@ def _warm_start(models, config: TALLConfig) -> dict[str, torch.Tensor]:
             if not k.startswith("embed_tokens")
         }
     return state_dict
-
-
-def _assemble(config, state_dict, dtype, attn_implementation, device_map) -> TALLForCausalLM:
-    # transformers' own loading casts, places and ties, and initialises what the frozen parts do not bring.
-    options = {"dtype": dtype, "device_map": device_map}
-    if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
-    with _quiet_transformers():
-        model, info = TALLForCausalLM.from_pretrained(
-            None, config=config, state_dict=state_dict, output_loading_info=True, **options
-        )
-    if info["unexpected_keys"] or info["mismatched_keys"]:
-        problem = sorted(map(str, info["unexpected_keys"] or info["mismatched_keys"]))
-        raise RuntimeError(f"The frozen parts brought weights that a TALL has no place for, such as {problem[0]}.")
-    return model
-
-
-@contextlib.contextmanager
-def _quiet_transformers():
-    # That an LLM's head is left over and the adapters are new is what composing means; the reports would only alarm.
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
 
 
 def _language_id(tokenizer, code: str) -> int:

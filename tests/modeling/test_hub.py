@@ -18,12 +18,15 @@ REMOTE_CODE = {
     "alignment_tall.py",
     "configuration_tall.py",
     "encoder_tall.py",
+    "frozen_parts_tall.py",
+    "fusion_tall.py",
     "generation_tall.py",
     "marian_tall.py",
     "modeling_tall.py",
     "parameters_tall.py",
     "pipeline_tall.py",
     "processing_tall.py",
+    "text_rows_tall.py",
     "words_tall.py",
 }
 LIBRARIES = {"torch", "transformers", "safetensors"}

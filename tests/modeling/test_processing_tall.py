@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tall_hf import TALLProcessor
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 
 
 @pytest.fixture

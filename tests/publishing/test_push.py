@@ -63,7 +63,7 @@ def test_published_and_verified(folder, hub, api):
     # Published once more, nothing changes; another form takes the old one's files away and leaves those of others.
     api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=repo_id)
     api.upload_file(path_or_fileobj=b"old", path_in_repo="model-00001-of-00002.safetensors", repo_id=repo_id)
-    api.upload_file(path_or_fileobj=b"old", path_in_repo="fusion_tall.py", repo_id=repo_id)
+    api.upload_file(path_or_fileobj=b"old", path_in_repo="ancient_tall.py", repo_id=repo_id)
     again = publishing.publish(folder, repo_id, card=card, verify=False)
     expected = {file.path_in_repo for file in published.files} | {".gitattributes", "notes.txt"}
     assert set(api.list_repo_files(repo_id)) == expected
@@ -128,13 +128,13 @@ def test_the_light_form(hub, api, part_folders, tmp_path):
 
 def test_remote_code_is_updated_and_compared(hub, api, unverified, caplog):
     code = (CODE / "words_tall.py").read_text(encoding="utf-8")
-    repo_id, old = unverified(words=code + "\n# of an older version\n", fusion="# no longer used\n")
+    repo_id, old = unverified(words=code + "\n# of an older version\n", ancient="# no longer used\n")
     publishing.warn_if_code_differs(repo_id)
-    assert "differs from the installed tall-hf in fusion_tall.py, words_tall.py. Here the installed" in caplog.text
+    assert "differs from the installed tall-hf in ancient_tall.py, words_tall.py. Here the installed" in caplog.text
     before = api.list_repo_files(repo_id)
     updated = publishing.update_code(repo_id)
     assert [file.path_in_repo for file in updated.files] == ["words_tall.py"]
-    assert set(api.list_repo_files(repo_id)) == set(before) - {"fusion_tall.py"}
+    assert set(api.list_repo_files(repo_id)) == set(before) - {"ancient_tall.py"}
     assert [commit.commit_id for commit in api.list_repo_commits(repo_id)][:2] == [updated.commit, old]
     caplog.clear()
     publishing.warn_if_code_differs(repo_id)

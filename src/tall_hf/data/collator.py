@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 
 
 LOSS_POSITIONS = ("last_token", "last_word", "last_n", "continuation", "all")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.modeling.words_tall import TRAILING_PUNCTUATION
 
 

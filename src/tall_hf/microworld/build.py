@@ -28,7 +28,7 @@ from tqdm import tqdm
 from transformers import MarianMTModel, MarianTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.utils import logging
 
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 
 from . import COMPONENTS
 from .architectures import marian_tokenizer, new_llm, new_translator, qwen2_tokenizer

@@ -12,7 +12,8 @@ from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundE
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
-from tall_hf.components import ROLES, SWITCHES, Component, compose, has_llm_layers
+from tall_hf.components import ROLES, SWITCHES, compose, has_llm_layers
+from tall_hf.loading import Component
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor

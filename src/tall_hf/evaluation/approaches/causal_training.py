@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.training.checkpoints import last_checkpoint
 
 from ..approach import TrainingText, check_training

@@ -4,7 +4,7 @@ import inspect
 
 import torch
 
-from tall_hf.modeling.text_rows import pad_rows
+from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
 from ..word_probability import closing_tokens, word_log_probabilities

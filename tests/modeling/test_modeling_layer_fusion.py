@@ -1,14 +1,18 @@
 """LayerFusionForCausalLM: what its LLM reads, computed by hand, under any padding, cached, trained, saved and loaded."""
 
 import copy
+import os
+import subprocess
+import sys
+import sysconfig
 
 import parts
 import pytest
 import torch
 import transformers
 from batches import real_positions
+from safetensors.torch import load_file
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoProcessor
 
 from tall_hf.modeling.configuration_layer_fusion import LayerFusionConfig
 from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
@@ -47,6 +51,29 @@ ENCODERS = {
 TEXTS = ["דנה גרה בחיפה", "שלום", "הילדה קוראת ספר על ים גדול"]
 PROMPTS = ["Who lives", "Hello", "The girl reads a book about"]
 ANSWERS = ["Dana", "world", "sea"]
+
+
+CHILD = f"""
+import importlib.util, sys
+site_packages, folder = sys.argv[1:]
+sys.path.append(site_packages)
+assert importlib.util.find_spec("tall_hf") is None
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
+torch.set_num_threads({{threads}})
+remote = {{{{"trust_remote_code": True}}}}
+processor = AutoProcessor.from_pretrained(folder + "/model", **remote)
+inputs = processor(text={TEXTS}, prompt="Who", return_tensors="pt")
+for auto_class in (AutoModel, AutoModelForCausalLM):
+    model = auto_class.from_pretrained(folder + "/model", **remote)
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    assert type(model).__name__ == "LayerFusionForCausalLM"
+    with torch.no_grad():
+        logits = model(**inputs).logits
+model.generate(**inputs, max_new_tokens=2)
+save_file({{{{"logits": logits}}}}, folder + "/out.safetensors")
+"""
 
 
 @pytest.fixture
@@ -269,15 +296,31 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(made, encoder, fusion, tmp_
         assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
-def test_it_loads_as_remote_code(made, tmp_path):
+def test_it_loads_as_remote_code_where_this_package_is_not(made, tmp_path):
     model, processor = made()
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True)
-    inputs = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)(text=TEXTS, return_tensors="pt")
-    assert type(loaded).__module__.startswith("transformers_modules")
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    travelled = {path.name for path in (tmp_path / "model").glob("*.py")}
+    own = {"configuration_layer_fusion.py", "modeling_layer_fusion.py", "processing_layer_fusion.py"}
+    shared = {"configuration_tall.py", "frozen_parts_tall.py", "fusion_tall.py", "text_rows_tall.py"}
+    assert travelled == own | shared
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    # -S reads no .pth file, so an editable installation of this package stays out of reach.
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        CHILD.format(threads=torch.get_num_threads()),
+        sysconfig.get_path("purelib"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    inputs = processor(text=TEXTS, prompt="Who", return_tensors="pt")
     with torch.no_grad():
-        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+        assert torch.equal(load_file(tmp_path / "out.safetensors")["logits"], model(**inputs).logits)
 
 
 def test_parameters_are_counted(made):

@@ -1,0 +1,88 @@
+"""compose_layer_fusion: weights of the parts arrive bit for bit, whatever the encoder's family, and what does not fit is said."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+)
+
+from tall_hf import compose_layer_fusion
+from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
+
+
+TEXTS = ["דנה גרה בחיפה", "שלום"]
+
+
+@pytest.mark.parametrize("family", ["marian_he_en", "m2m_100", "nllb", "mbart50"])
+def test_parts_arrive_bit_for_bit_and_the_rest_starts_as_the_paper_says(part, family):
+    model, processor = compose_layer_fusion(part(family), part("llama"), source_fusion="global_softmax")
+    encoder = AutoModelForSeq2SeqLM.from_pretrained(part(family)).get_encoder().state_dict()
+    llm = AutoModelForCausalLM.from_pretrained(part("llama"))
+    for mine, original in ((model.encoder.state_dict(), encoder), (model.llm.state_dict(), llm.state_dict())):
+        assert mine.keys() == original.keys()
+        assert all(torch.equal(mine[name], original[name]) for name in original)
+    assert (model.end_vector == 0).all() and (model.mapping.bias == 0).all()
+    assert model.mapping.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert model.source_fusion.layer_logits.tolist() == pytest.approx([3e-5, 3e-5])
+    assert not model.training
+    inputs = processor(text=TEXTS, prompt="Who is it", return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        assert torch.isfinite(logits).all()
+        # The prompt's end sees the source: other sources, other answers.
+        assert (logits[0, -1] - logits[1, -1]).abs().max() > 1e-4
+    assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] <= inputs["input_ids"].shape[1] + 3
+    assert set(model.config.components) == {"encoder", "llm"}
+
+
+def test_an_encoder_without_a_pooler(part, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(part("opt"))
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
+    )
+    original = XLMRobertaForMaskedLM(config).eval()
+    original.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, processor = compose_layer_fusion(tmp_path, part("qwen2"), source_fusion="last")
+    inputs = processor(text=["Dana lives"], return_tensors="pt")
+    ids = inputs["source_input_ids"]
+    with torch.no_grad():
+        expected = model.mapping(original.roberta(ids).last_hidden_state)
+        vectors, _ = model.encode_source(ids)
+    torch.testing.assert_close(vectors[:, :-1], expected)
+    assert not any("pooler" in name for name in model.state_dict())
+
+
+def test_composed_saved_and_loaded_is_the_same(part, tmp_path):
+    model, processor = compose_layer_fusion(part("nllb"), part("qwen2"), source_lang="heb_Hebr", dtype="bfloat16")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = LayerFusionForCausalLM.from_pretrained(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_language_goes_in_front_of_the_source(part):
+    _, processor = compose_layer_fusion(part("nllb"), part("qwen2"), source_lang="heb_Hebr")
+    tokenizer = processor.source_tokenizer
+    hebrew, english = (
+        processor(text=TEXTS[0], **lang)["source_input_ids"][0] for lang in ({}, {"source_lang": "eng_Latn"})
+    )
+    assert hebrew[0] == tokenizer.convert_tokens_to_ids("heb_Hebr")
+    assert english[0] == tokenizer.convert_tokens_to_ids("eng_Latn")
+    assert hebrew[1:] == english[1:]
+
+
+def test_wrong_arguments(part):
+    with pytest.raises(TypeError, match="'source_bridge'.*source_fusion, mapping_type"):
+        compose_layer_fusion(part("nllb"), part("qwen2"), source_bridge="gated")
+    with pytest.raises(ValueError, match="'int8'"):
+        compose_layer_fusion(part("nllb"), part("qwen2"), dtype="int8")
+    with pytest.raises(ValueError, match="an encoder-decoder; the LLM must be"):
+        compose_layer_fusion(part("nllb"), part("nllb"))
+    with pytest.raises(FileNotFoundError, match="no folder './nowhere'"):
+        compose_layer_fusion("./nowhere", part("qwen2"))
