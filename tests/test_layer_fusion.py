@@ -2,15 +2,18 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    Trainer,
+    TrainingArguments,
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
 
-from tall_hf import compose_layer_fusion
+from tall_hf import LayerFusionCollator, compose_layer_fusion
 from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 
 
@@ -75,6 +78,32 @@ def test_a_language_goes_in_front_of_the_source(part):
     assert hebrew[0] == tokenizer.convert_tokens_to_ids("heb_Hebr")
     assert english[0] == tokenizer.convert_tokens_to_ids("eng_Latn")
     assert hebrew[1:] == english[1:]
+
+
+def test_transformers_trainer_trains_it(part, tmp_path):
+    model, processor = compose_layer_fusion(part("nllb"), part("llama"), source_lang="heb_Hebr")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = processor(text=TEXTS * 4, prompt="It is", text_target=["Dana", "world"] * 4)
+    dataset = Dataset.from_dict(dict(rows))
+    args = TrainingArguments(
+        output_dir=tmp_path,
+        max_steps=30,
+        per_device_train_batch_size=4,
+        learning_rate=3e-2,
+        use_cpu=True,
+        report_to="none",
+        logging_steps=5,
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(model=model, args=args, train_dataset=dataset, data_collator=LayerFusionCollator(processor))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.5 * losses[0]
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith(("encoder.", "llm.")) for name in changed)
+    assert any(name.startswith("source_fusion.") for name in changed)
 
 
 def test_wrong_arguments(part):

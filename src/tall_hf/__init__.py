@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor
 
 from tall_hf.components import compose
-from tall_hf.data import LastTokenCollator
+from tall_hf.data import LastTokenCollator, LayerFusionCollator
 from tall_hf.layer_fusion import compose_layer_fusion
 from tall_hf.modeling.configuration_layer_fusion import LayerFusionConfig
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -17,6 +17,7 @@ from tall_hf.training import TALLTrainer, TALLTrainingArguments, load_light
 __version__ = "0.1.0"
 __all__ = [
     "LastTokenCollator",
+    "LayerFusionCollator",
     "LayerFusionConfig",
     "LayerFusionForCausalLM",
     "LayerFusionProcessor",

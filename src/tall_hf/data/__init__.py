@@ -1,6 +1,6 @@
 """From text to training batches: what happens to a corpus before the Trainer sees it."""
 
-from .collator import LastTokenCollator
+from .collator import LastTokenCollator, LayerFusionCollator
 from .corpus import CorpusCounts, CorpusSettings, build_corpus, in_validation
 from .prepare import load_prepared, prepare
 from .translation import translate_corpus, translator_fingerprint
@@ -11,6 +11,7 @@ __all__ = [
     "CorpusCounts",
     "CorpusSettings",
     "LastTokenCollator",
+    "LayerFusionCollator",
     "build_corpus",
     "in_validation",
     "load_prepared",

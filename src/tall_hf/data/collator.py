@@ -1,10 +1,11 @@
-"""LastTokenCollator: rows of token ids to a padded batch with a loss on the missing word only."""
+"""Rows of token ids to padded batches: a TALL's, with a loss on the missing word only, and those of a LayerFusionForCausalLM."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.modeling.text_rows_tall import pad_rows
 
@@ -115,3 +116,21 @@ def _column(row: dict[str, Any], name: str) -> Any:
         )
         raise ValueError(f"A row has no `{name}`, only {', '.join(sorted(row)) or 'nothing'}. Make rows with {how}.")
     return row[name]
+
+
+@dataclass
+class LayerFusionCollator:
+    """Pad sources on the right, and what the LLM reads and learns on the left.
+
+    Rows are as `LayerFusionProcessor(text=..., prompt=..., text_target=...)` makes them; other columns are ignored.
+
+    Args:
+        processor: the model's processor, for the padding tokens.
+    """
+
+    processor: LayerFusionProcessor
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate rows to the model's forward arguments; KeyError for a row without one of their columns."""
+        names = ("source_input_ids", "input_ids", "mm_token_type_ids", "labels")
+        return self.processor.pad({name: [row[name] for row in rows] for name in names}).data
