@@ -21,28 +21,43 @@ class ShortFirst(Sampler[list[int]]):
         growth: share of the steps that begin with the shortest third of the rows and let in more, evenly, until all are
             there; 0 gives all from the start.
         seed: of the order.
+        late: how many rows, the last ones, are left out at first.
+        late_from: share of the steps after which they are read like all others.
     """
 
-    def __init__(self, lengths: Sequence[int], tokens: int, steps: int, growth: float, seed: int = 0):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        tokens: int,
+        steps: int,
+        growth: float,
+        seed: int = 0,
+        late: int = 0,
+        late_from: float = 0.0,
+    ):
         self.lengths, self.tokens, self.steps, self.growth, self.seed = lengths, tokens, steps, growth, seed
+        self.late, self.late_from = late, late_from
 
     def __len__(self) -> int:
         return self.steps
 
     def limits(self) -> list[int]:
-        """Length of the longest row that each step may read."""
-        ordered = sorted(self.lengths)
+        """Length of the longest row that each step may read, of those that are not late."""
+        ordered = sorted(self.lengths[: len(self.lengths) - self.late])
         growing = self.growth * self.steps
         grown = (min(1.0, step / growing) if growing else 1.0 for step in range(self.steps))
         return [ordered[int((len(ordered) - 1) * (1 + 2 * share) / 3)] for share in grown]
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = random.Random(self.seed)
-        limits = self.limits()
+        early = len(self.lengths) - self.late
         batches: list[list[int]] = []
-        for step, limit in enumerate(limits):
-            if not batches or limit != limits[step - 1]:
-                batches = self._cut([row for row, length in enumerate(self.lengths) if length <= limit], rng)
+        known = None
+        for step, limit in enumerate(self.limits()):
+            readable = (limit, len(self.lengths) if step >= self.late_from * self.steps else early)
+            if not batches or readable != known:
+                known = readable
+                batches = self._cut([row for row in range(readable[1]) if self.lengths[row] <= limit], rng)
             yield batches.pop()
 
     def _cut(self, rows: list[int], rng: random.Random, chunk: int = 4000) -> list[list[int]]:

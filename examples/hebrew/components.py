@@ -125,13 +125,14 @@ def train_translator(
     codes = {"text": language["language"], "english": language["pivot"]}
     source, target = ("text", "english") if part == "lr_hr" else ("english", "text")
     pairs = read_jsonl(data / "pairs.train.jsonl")
-    if target == "text" and sizes["unpaired_text"]:
+    unpaired = []
+    if target == "text" and sizes["unpaired_from"] < 1:
         # Behind an empty source the decoder learns how the language goes, of which there is more text than pairs.
         paired = {row["text"] for row in pairs}
         texts = (row["text"] for row in read_jsonl(data / text_name(None)))
-        pairs += [{"english": "", "text": text} for text in texts if text not in paired]
+        unpaired = [{"english": "", "text": text} for text in texts if text not in paired]
     set_seed(seed)
-    tokenizer = marian_tokenizer(pairs, codes[source], codes[target], sizes["vocab_size"], folder)
+    tokenizer = marian_tokenizer([*pairs, *unpaired], codes[source], codes[target], sizes["vocab_size"], folder)
     tokenizer.model_max_length = sizes["max_length"]
     model = new_translator(tokenizer, sizes)
     if not torch.accelerator.is_available():
@@ -144,14 +145,22 @@ def train_translator(
 
         return Dataset.from_list(pairs).map(encode, batched=True, remove_columns=["english", "text"])
 
-    train = rows(pairs)
+    train = rows([*pairs, *unpaired])
     lengths = [max(len(row["input_ids"]), len(row["labels"])) for row in train]
     trainer = BatchesTrainer(
         model=model,
         args=Seq2SeqTrainingArguments(
             **arguments(folder, sizes, run, seed), lr_scheduler_type="linear", adam_beta2=0.98
         ),
-        batches=ShortFirst(lengths, sizes["batch_tokens"], sizes["steps"], sizes["short_first"], seed),
+        batches=ShortFirst(
+            lengths,
+            sizes["batch_tokens"],
+            sizes["steps"],
+            sizes["short_first"],
+            seed,
+            late=len(unpaired),
+            late_from=sizes["unpaired_from"],
+        ),
         train_dataset=train,
         eval_dataset=rows(read_jsonl(data / "pairs.validation.jsonl")),
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),

@@ -147,6 +147,10 @@ def test_batches_hold_so_many_tokens_and_short_pairs_come_first():
     seen = itertools.accumulate(len(batch) for batch in everything)
     first_epoch = everything[: list(seen).index(500) + 1]
     assert sorted(row for batch in first_epoch for row in batch) == list(range(500))
+    # Late rows come in half-way, whatever their length, and then all are read alike.
+    batches = list(ShortFirst(lengths, tokens=100, steps=400, growth=0.1, late=200, late_from=0.5))
+    assert max(row for batch in batches[:200] for row in batch) == 299
+    assert {row for batch in batches[200:] for row in batch} == set(range(500))
     assert list(ShortFirst([50, 2], tokens=10, steps=2, growth=0)) in ([[0], [1]], [[1], [0]])
 
 
