@@ -118,6 +118,17 @@ def smoothed_loss(smoothing: float):
     return loss
 
 
+class StartOfZeros(TrainerCallback):
+    """Keeps the embedding of Marian's start token, which is its padding token, at zeros, as OPUS-MT's are.
+
+    The output layer shares the table and would move it. CTranslate2 takes it to be zeros.
+    """
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        with torch.no_grad():
+            model.get_input_embeddings().weight[model.config.pad_token_id] = 0.0
+
+
 def train_translator(
     part: str, language: dict, sizes: dict, run: dict, data: Path, folder: Path, seed: int, clock
 ) -> dict:
@@ -166,7 +177,7 @@ def train_translator(
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         compute_loss_func=smoothed_loss(sizes["label_smoothing"]),
         processing_class=tokenizer,
-        callbacks=[clock],
+        callbacks=[clock, StartOfZeros()],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
     figures = {"parameters": model.num_parameters(), "validation_loss": trainer.evaluate()["eval_loss"], "tests": {}}

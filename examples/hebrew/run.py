@@ -141,6 +141,8 @@ def build_queue(
         command = [*TALL, "prepare", source, "--model", model, "--output", folder, "--truncation", truncation]
         command += ["--min-words", language["min_words"], "--max-words", language["max_words"]]
         command += ["--strip-niqqud"] * language["strip_niqqud"]
+        for name, value in scale.get("prepare", {}).items():
+            command += [f"--{name}", value]
         return folder, add(f"prepare:{folder.name}", command, ["data", need])
 
     def trained(row):
