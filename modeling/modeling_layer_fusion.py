@@ -61,8 +61,8 @@ class LayerFusionForCausalLM(FrozenPartsModel, GenerationMixin):
         return self.encoder, self.llm
 
     @property
-    def adapter_dtype(self) -> torch.dtype:
-        """In which what is trained computes."""
+    def dtype(self) -> torch.dtype:
+        """That of what is trained. Frozen parts may be kept in a smaller one, to which a reload must not round it."""
         return self.end_vector.dtype
 
     def get_input_embeddings(self):
@@ -130,12 +130,16 @@ class LayerFusionForCausalLM(FrozenPartsModel, GenerationMixin):
             inputs_embeds: instead of `input_ids`.
             labels: as `input_ids`, -100 where there is no loss; the logits of a position predict the next label.
             use_cache: whether to return a cache; never in training.
-            logits_to_keep: compute logits for the last n positions (0: all), or for the given positions.
+            logits_to_keep: compute logits for the last n positions (0: all), or for the given positions; not read with labels.
             num_items_in_batch: what the summed loss is divided by, instead of the number of labels.
             output_attentions, output_hidden_states: of the LLM.
 
+        Returns:
+            `CausalLMOutputWithPast` with logits (batch, kept positions, LLM vocabulary); in training mode with labels only those
+            of the positions before one.
+
         Raises:
-            ValueError: there is no place for a vector of the source, or a place without one.
+            ValueError: there is no place for a vector of the source, or a place without one; or labels are all -100.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either `input_ids` or `inputs_embeds`.")

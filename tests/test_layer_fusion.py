@@ -69,6 +69,16 @@ def test_composed_saved_and_loaded_is_the_same(part, tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_adapters_stay_as_precise_as_they_were_trained(part, tmp_path):
+    model, _ = compose_layer_fusion(part("nllb"), part("qwen2"), source_lang="heb_Hebr")
+    for frozen in model.frozen_parts:
+        frozen.to(torch.bfloat16)
+    model.mapping.weight.data.normal_()
+    model.save_pretrained(tmp_path)
+    loaded = LayerFusionForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded.mapping.weight, model.mapping.weight)
+
+
 def test_a_language_goes_in_front_of_the_source(part):
     _, processor = compose_layer_fusion(part("nllb"), part("qwen2"), source_lang="heb_Hebr")
     tokenizer = processor.source_tokenizer

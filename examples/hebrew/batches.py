@@ -1,7 +1,8 @@
 """Batches for a translator that learns from nothing in little time: so many tokens each, short pairs before long ones.
 
 Until attention has found which word translates which, a decoder only learns how its own language goes. In short pairs it
-finds that sooner, after which long ones are learned faster as well (docs/results.md has what this was worth).
+finds that sooner, after which long ones are learned faster as well. Text without a translation comes in late for the same
+reason.
 """
 
 import random
