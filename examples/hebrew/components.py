@@ -19,9 +19,9 @@ import sacrebleu
 import torch
 import torch.nn.functional as F
 import yaml
-from batches import BatchesTrainer, ShortFirst
 from data import read_jsonl, read_language, text_name, write_json
 from datasets import Dataset
+from short_first import BatchesTrainer, ShortFirst
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,

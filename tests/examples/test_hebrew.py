@@ -20,7 +20,7 @@ sys.path.insert(0, str(HEBREW))
 import collect  # noqa: E402
 import data  # noqa: E402
 import run  # noqa: E402
-from batches import ShortFirst  # noqa: E402
+from short_first import ShortFirst  # noqa: E402
 
 
 SUBJECTS = [("the teacher", "המורה"), ("the doctor", "הרופא"), ("the baker", "האופה"), ("the child", "הילד")]

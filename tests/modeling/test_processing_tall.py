@@ -19,10 +19,10 @@ def processor(composed):
 @pytest.fixture
 def warnings_of(monkeypatch):
     """What the processor warns of."""
-    from tall_hf.modeling import processing_tall
+    from tall_hf.modeling import text_rows_tall
 
     seen = []
-    monkeypatch.setattr(processing_tall.logger, "warning", seen.append)
+    monkeypatch.setattr(text_rows_tall.logger, "warning", seen.append)
     return seen
 
 
