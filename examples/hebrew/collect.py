@@ -39,6 +39,9 @@ def component_tables(output: Path) -> list[str]:
         for test, quality in report.get("tests", {}).items():
             figures.append(f"{test}: BLEU {quality['BLEU']:.2f}, chrF {quality['chrF2']:.2f}")
             signatures |= {f"{metric} `{quality[f'{metric}_signature']}`" for metric in ("BLEU", "chrF2")}
+        if "validation_loss_of_other_sources" in report:
+            own, others = report["validation_loss"], report["validation_loss_of_other_sources"]
+            figures.append(f"validation loss {own:.2f}, of other sources {others:.2f}")
         if "perplexity" in report:
             figures.append(f"perplexity {report['perplexity']:.2f} a token, {report['word_perplexity']:.1f} a word")
         made = report["made_with"]

@@ -180,7 +180,12 @@ def train_translator(
         callbacks=[clock, StartOfZeros()],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
-    figures = {"parameters": model.num_parameters(), "validation_loss": trainer.evaluate()["eval_loss"], "tests": {}}
+    figures = {
+        "parameters": model.num_parameters(),
+        "validation_loss": trainer.evaluate()["eval_loss"],
+        "validation_loss_of_other_sources": trainer.evaluate(with_other_sources(trainer.eval_dataset))["eval_loss"],
+        "tests": {},
+    }
     for name in language["translation_tests"]:
         test = read_jsonl(data / f"{name}.pairs.jsonl")[: sizes.get("test_sentences")]
         found = translate(model, tokenizer, [row[source] for row in test])
@@ -188,6 +193,13 @@ def train_translator(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return figures
+
+
+def with_other_sources(rows: Dataset) -> Dataset:
+    """The same targets, each behind the source of the next row: a loss that hardly grows is a translator that does not read."""
+    names = ("input_ids", "attention_mask")
+    sources = {name: [*rows[name][1:], *rows[name][:1]] for name in names}
+    return Dataset.from_dict({"labels": rows["labels"][:], **sources})
 
 
 @torch.inference_mode()

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
+from transformers import MarianMTModel
 
 
 HEBREW = Path(__file__).parents[2] / "examples" / "hebrew"
 sys.path.insert(0, str(HEBREW))
 
 import collect  # noqa: E402
+import components  # noqa: E402
 import data  # noqa: E402
 import run  # noqa: E402
 from short_first import ShortFirst  # noqa: E402
@@ -152,6 +155,14 @@ def test_batches_hold_so_many_tokens_and_short_pairs_come_first():
     assert max(row for batch in batches[:200] for row in batch) == 299
     assert {row for batch in batches[200:] for row in batch} == set(range(500))
     assert list(ShortFirst([50, 2], tokens=10, steps=2, growth=0)) in ([[0], [1]], [[1], [0]])
+
+
+def test_every_target_gets_the_source_of_the_next_row():
+    rows = Dataset.from_dict(
+        {"input_ids": [[1], [2], [3]], "attention_mask": [[1], [1], [1]], "labels": [[7], [8], [9]]}
+    )
+    other = components.with_other_sources(rows)
+    assert (other["input_ids"][:], other["labels"][:]) == ([[2], [3], [1]], [[7], [8], [9]])
 
 
 def test_the_same_sentences_are_drawn_each_time(folder, tmp_path):
@@ -300,6 +311,10 @@ def test_the_whole_way_killed_and_taken_up_again(folder, tmp_path):
         report = json.loads((output / "components" / part / "report.json").read_text("utf-8"))
         assert report["tests"]["small"]["sentences"] == 20
         assert "tok:13a" in report["tests"]["small"]["BLEU_signature"]
+        assert report["validation_loss_of_other_sources"] != report["validation_loss"]
+        # The start token, which CTranslate2 takes to be zeros.
+        translator = MarianMTModel.from_pretrained(output / "components" / part)
+        assert not translator.get_input_embeddings().weight[translator.config.pad_token_id].any()
     assert json.loads((output / "components" / "llm" / "report.json").read_text("utf-8"))["perplexity"] > 1
     for test in ("held_out", "asked"):
         report = json.loads((output / "evaluation" / "main" / test / "results.json").read_text("utf-8"))
