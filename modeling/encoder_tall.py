@@ -9,7 +9,7 @@ from transformers.utils import can_return_tuple
 
 from .alignment_tall import build_alignment
 from .configuration_tall import TALLConfig
-from .frozen_parts_tall import FrozenPartsModel, check_length, freeze, in_dtype_of, squeeze_padding
+from .frozen_parts_tall import FrozenPartsModel, check_length, in_dtype_of, squeeze_padding
 from .fusion_tall import build_source_fusion, encode_and_fuse
 from .marian_tall import build_source_decoder, build_target_encoder
 
@@ -84,10 +84,13 @@ class TALLEncoder(TALLPreTrainedModel):
         )
         return tuple(adapter for adapter in found if adapter is not None)
 
+    @property
+    def frozen_parts(self) -> tuple[nn.Module, ...]:
+        return self.translator, self.llm
+
     def freeze_parts(self):
         """Take the pretrained parts, and the fixed position tables of the custom transformers, out of training."""
-        freeze(self.translator)
-        freeze(self.llm)
+        super().freeze_parts()
         self.target_encoder.embed_positions.requires_grad_(False)
         if self.source_decoder is not None:
             self.source_decoder.embed_positions.requires_grad_(False)

@@ -1,7 +1,5 @@
 """What models around frozen parts share: loading from safetensors alone, freezing, dtypes, padding, and the loss."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -54,6 +52,34 @@ class FrozenPartsModel(PreTrainedModel):
         if isinstance(module, SourceFusion):
             module.reset_parameters()
 
+    @property
+    def frozen_parts(self) -> tuple[nn.Module, ...]:
+        """The pretrained modules, which stay out of training; a model names its own."""
+        return ()
+
+    def freeze_parts(self):
+        """Take every pretrained part out of training; the adapters keep their `requires_grad`."""
+        for part in self.frozen_parts:
+            freeze(part)
+
+    def tie_weights(self, missing_keys=None, recompute_mapping=True):
+        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
+        if missing_keys is not None:
+            # `from_pretrained` makes every parameter anew, trainable, and ends here.
+            self.freeze_parts()
+
+    def train(self, mode: bool = True):
+        """Switch the trainable modules only: the frozen parts stay in evaluation mode, without dropout."""
+        super().train(mode)
+        for part in self.frozen_parts:
+            part.eval()
+            if mode:
+                # Gradient checkpointing looks at the layer's own flag; what is inside the layer stays in eval mode.
+                for layer in part.modules():
+                    if isinstance(layer, GradientCheckpointingLayer):
+                        layer.training = True
+        return self
+
 
 def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Move the padding of each row behind its tokens, keeping their order.
@@ -92,17 +118,6 @@ def freeze(part: nn.Module):
                 name for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float)
             ]:
                 setattr(layer, name, 0.0)
-
-
-def keep_frozen_parts_in_eval(parts: Iterable[nn.Module], training: bool):
-    """Undo what `train()` did to frozen parts: they stay without dropout."""
-    for part in parts:
-        part.eval()
-        if training:
-            # Gradient checkpointing looks at the layer's own flag; what is inside the layer stays in eval mode.
-            for layer in part.modules():
-                if isinstance(layer, GradientCheckpointingLayer):
-                    layer.training = True
 
 
 def in_dtype_of(part: nn.Module, states: torch.Tensor) -> torch.Tensor:

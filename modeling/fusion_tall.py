@@ -5,6 +5,7 @@ Multilingual Encoders to Improve Large Language Models for Low-Resource Language
 they come: an encoder that normalises only its last layer (NLLB, T5) gives layers of different sizes.
 """
 
+import abc
 import math
 
 import torch
@@ -12,12 +13,12 @@ from torch import nn
 from transformers import initialization as init
 
 
-class SourceFusion(nn.Module):
+class SourceFusion(nn.Module, abc.ABC):
     """A weighted mean of each token's states over the layers; the kinds differ in where the weights come from."""
 
+    @abc.abstractmethod
     def layer_weights(self, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """(batch, length, layers) weights in float32 that sum to 1 for each token; `layers` as in `forward`."""
-        raise NotImplementedError
 
     def forward(self, layers: tuple[torch.Tensor, ...], attention_mask: torch.Tensor) -> torch.Tensor:
         """Mix the layers' states.

@@ -15,9 +15,7 @@ from transformers.utils import can_return_tuple
 from .configuration_layer_fusion import LayerFusionConfig
 from .frozen_parts_tall import (
     FrozenPartsModel,
-    freeze,
     in_dtype_of,
-    keep_frozen_parts_in_eval,
     label_loss,
     squeeze_padding,
 )
@@ -50,14 +48,8 @@ class LayerFusionForCausalLM(FrozenPartsModel, GenerationMixin):
         if isinstance(module, LayerFusionForCausalLM):
             init.normal_(module.end_vector, std=self.config.end_vector_std)
 
-    def freeze_parts(self):
-        """Take encoder and LLM out of training."""
-        freeze(self.encoder)
-        freeze(self.llm)
-
     @property
     def frozen_parts(self) -> tuple[nn.Module, ...]:
-        """The pretrained modules, which stay in evaluation mode."""
         return self.encoder, self.llm
 
     @property
@@ -204,18 +196,6 @@ class LayerFusionForCausalLM(FrozenPartsModel, GenerationMixin):
             for name in ("source_input_ids", "source_attention_mask"):
                 inputs.pop(name, None)
         return inputs
-
-    def train(self, mode: bool = True):
-        """Switch the trainable modules only: the frozen parts stay in evaluation mode, without dropout."""
-        super().train(mode)
-        keep_frozen_parts_in_eval(self.frozen_parts, mode)
-        return self
-
-    def tie_weights(self, missing_keys=None, recompute_mapping=True):
-        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
-        if missing_keys is not None:
-            # `from_pretrained` makes every parameter anew, trainable, and ends here.
-            self.freeze_parts()
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """Rows (module, parameters, of them trained), the last one being the sum; works on the meta device."""

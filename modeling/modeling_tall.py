@@ -7,6 +7,7 @@ Stage numbers and section references are those of the TALL paper (arXiv 2506.050
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from transformers import AutoModelForSeq2SeqLM, GenerationMixin
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
@@ -17,9 +18,7 @@ from .configuration_tall import TALLConfig
 from .encoder_tall import TALLEncoder, TALLPreTrainedModel
 from .frozen_parts_tall import (
     check_length,
-    freeze,
     in_dtype_of,
-    keep_frozen_parts_in_eval,
     label_loss,
     squeeze_padding,
 )
@@ -74,23 +73,13 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         if isinstance(module, TALLForCausalLM):
             init.zeros_(module.final_logits_bias)
 
+    @property
+    def frozen_parts(self) -> tuple[nn.Module, ...]:
+        return (*self.encoder.frozen_parts, self.decoder, self.lm_head)
+
     def freeze_parts(self):
-        """Take every pretrained part out of training; the adapters keep their `requires_grad`."""
+        super().freeze_parts()
         self.encoder.freeze_parts()
-        freeze(self.decoder)
-        freeze(self.lm_head)
-
-    def tie_weights(self, missing_keys=None, recompute_mapping=True):
-        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
-        if missing_keys is not None:
-            # `from_pretrained` makes every parameter anew, trainable, and ends here.
-            self.freeze_parts()
-
-    def train(self, mode: bool = True):
-        """Switch the trainable modules only: the frozen parts stay in evaluation mode, without dropout."""
-        super().train(mode)
-        keep_frozen_parts_in_eval((self.encoder.translator, self.encoder.llm, self.decoder, self.lm_head), mode)
-        return self
 
     @property
     def dtype(self) -> torch.dtype:
