@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tall_hf.cli import app
 from tall_hf.files import locked
 from tall_hf.sweep import crew
-from tall_hf.sweep.queue import Stage, read_record, run_queue
+from tall_hf.sweep.queue import Stage, read_record, run_queue, threads_of_each
 
 
 CHILD = Path(__file__).with_name("sweep_child.py")
@@ -239,3 +239,15 @@ def test_what_one_process_fails_at_is_left_out_by_the_others(start, calls, tmp_p
     assert "(after): left out, train:" in out and "Saved to" in out
     found = [(call[0], call[1]) for call in calls() if call[1] in ("train", "evaluate")]
     assert Counter(found) == {("0", "train"): 2, ("0", "evaluate"): 1}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count", "threads"),
+    [(None, 1, 8), (None, 3, 2), (None, 9, 1), ("1", 1, 1), ("6", 2, 4), ("", 2, 4), ("4,2", 2, 4), ("0", 2, 4)],
+)
+def test_commands_share_the_cores_unless_fewer_threads_were_asked_for(monkeypatch, chosen, count, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    assert threads_of_each(count) == threads

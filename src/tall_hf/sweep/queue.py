@@ -170,14 +170,21 @@ class Running:
         self.record(None if was_running else self.exit_code)
 
 
+def threads_of_each(count: int) -> int:
+    """Threads for each of `count` commands at a time: an equal share of the cores, or a smaller OMP_NUM_THREADS of the user's."""
+    share = max(1, (os.cpu_count() or 1) // count)
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(chosen)) if chosen.isdecimal() and int(chosen) else share
+
+
 def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | None = None) -> list[str]:
     """Run what is not done, in order; what needs a stage that failed is left out.
 
     Args:
         output: folder of everything.
         queue: each stage after what it needs.
-        jobs: how many stages at a time, each with its share of the processor's threads. For models as small as those of
-            two cores, two stages with a thread each are done sooner than one after the other with two.
+        jobs: how many stages at a time, each with its share of the processor's threads (`threads_of_each`). For models as
+            small as those of two cores, two stages with a thread each are done sooner than one after the other with two.
         crew: where several processes run the queue together. Each runs the stages of its turns, waits for what these need
             of others, and in the end for everybody.
 
@@ -189,7 +196,7 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
     numbers = {stage.name: number for number, stage in enumerate(queue, start=1)}
     running: dict[str, Running] = {}
     ended: thread_queue.SimpleQueue[Running] = thread_queue.SimpleQueue()
-    threads = max(1, (os.cpu_count() or 1) // (jobs * crew.local_count))
+    threads = threads_of_each(jobs * crew.local_count)
     try:
         while board.waiting or running:
             for stage in list(board.waiting):
