@@ -100,6 +100,16 @@ def test_what_rows_share_is_done_once_and_named_after_what_decides_it(grid):
     assert {stage.name: stage.command for stage in again} == {stage.name: stage.command for stage in queue}
 
 
+def test_rows_with_the_bridge_concat_are_prepared_by_themselves(grid):
+    rows = {"a": {}, "b": {"compose": {"bridge": "none"}}, "c": {"compose": {"bridge": "concat"}}}
+    queue, trainings = build_stages(grid(rows), Path("out"))
+    stages = {stage.name: stage for stage in queue}
+    prepared = {one.row: next(need for need in one.train.needs if need.startswith("prepare:")) for one in trainings}
+    assert prepared["a"] == prepared["b"] != prepared["c"]
+    [parts] = stages[prepared["c"]].needs
+    assert stages[parts].command[stages[parts].command.index("--bridge") + 1] == "concat"
+
+
 def test_without_seeds_each_command_keeps_its_own(grid):
     queue, [trained] = build_stages(grid({"a": {}}), Path("out"))
     assert trained.seed is None and not any("seed" in part for stage in queue for part in stage.command)

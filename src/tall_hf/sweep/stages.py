@@ -112,8 +112,10 @@ class _Builder:
         while first.source is not None:
             first = self.grid.rows[first.source]
         parts = {name: value for name, value in first.options["compose"].items() if name in _PARTS}
-        # A TALL of the parts that depends on nothing else, and is as small as one can be.
-        need, model = self._composed(parts | {"bridge": "none"}, None, f"parts of {about}")
+        # A TALL of the parts that depends on nothing else, and is as small as one can be. "concat" leaves the source fewer
+        # of the LLM's positions, so its sentences may be cut elsewhere.
+        bridge = "concat" if first.options["compose"].get("bridge") == "concat" else "none"
+        need, model = self._composed(parts | {"bridge": bridge}, None, f"parts of {about}")
         arguments = [*self.grid.arguments("prepare", options), "--model", str(model)]
         return self._add("prepare", "prepared", arguments, [need], about)
 
