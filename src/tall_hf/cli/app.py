@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tall_hf import (
-    TALLConfig,
     TALLForCausalLM,
     TALLProcessor,
     components,
@@ -28,8 +27,10 @@ from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pre
 from tall_hf.training.run import TALLRun
 
 from . import evaluate as evaluate_command
-from . import languages, layer_fusion, publish, sweep
+from . import info, languages, layer_fusion, publish, sweep
 from .choices import Alignment, Backend, Bridge, Dtype, Fusion, Truncation
+from .errors import show_traceback, user_errors
+from .parameters import print_parameters
 
 
 app = typer.Typer(
@@ -39,29 +40,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# What bad input raises: these end in one line; anything else is our bug and shows its traceback.
-_USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, publishing.VerificationError)
-
-
-class _UserErrors:
-    """Ends the command with the message of an error that the user can mend; with `tall --debug`, with its traceback."""
-
-    show_traceback = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if kind is not None and issubclass(kind, _USER_ERRORS) and not self.show_traceback:
-            typer.secho(f"Error: {error}", err=True, fg="red")
-            raise typer.Exit(1) from error
-
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback, not its message alone.")] = False,
 ):
-    _UserErrors.show_traceback = debug
+    show_traceback.set(debug)
 
 
 @app.command()
@@ -101,7 +85,7 @@ def compose(
     Example: tall compose --lr-hr Helsinki-NLP/opus-mt-tc-big-he-en --llm Qwen/Qwen2.5-0.5B
     --hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --output outputs/hebrew
     """
-    with _UserErrors():
+    with user_errors():
         saving.check_output(output)
         if seed is not None:
             torch.manual_seed(seed)
@@ -126,7 +110,7 @@ def compose(
             look_ahead=look_ahead,
         )
         saving.save(model, processor, output)
-    _print_parameters(model, Console())
+    print_parameters(model, Console())
     typer.echo(f"Saved to {output}. `tall info {output}` shows this again.")
 
 
@@ -162,7 +146,7 @@ def prepare(
 
     Example: tall prepare hebrew.txt.gz --model outputs/hebrew --output data/hebrew
     """
-    with _UserErrors():
+    with user_errors():
         settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share, truncation=str(truncation))
         check_prepared_output(output)
         check_kind(model, TALL)
@@ -206,7 +190,7 @@ def pretrain_alignment(
     Example: tall pretrain-alignment outputs/hebrew --dataset data/hebrew --output outputs/hebrew-aligned
     """
     console = Console()
-    with _UserErrors():
+    with user_errors():
         settings = AlignmentSettings(
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -252,7 +236,7 @@ def train(
 
     Example: tall train examples/configs/he_qwen.yaml --output_dir outputs/he-qwen --seed 1
     """
-    with _UserErrors():
+    with user_errors():
         config, overrides = TALLRun.read_command_line(arguments)
         settings, args = TALLRun.read_settings(config, **overrides)
         check_kind(settings.model, TALL)
@@ -261,52 +245,12 @@ def train(
         typer.echo(f"Saved to {final}. `tall predict {final} ...` lists next words.")
 
 
-languages.register(app, _UserErrors)
-evaluate_command.register(app, _UserErrors)
-sweep.register(app, _UserErrors)
-publish.register(app, _UserErrors)
-layer_fusion.register(app, _UserErrors)
-
-
-@app.command()
-def info(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
-):
-    """Print a TALL's parameters, where its parts came from, and its switches.
-
-    Only the configuration is read, no weights.
-
-    Example: tall info outputs/demo
-    """
-    console = Console()
-    with _UserErrors():
-        check_kind(model, TALL)
-        publishing.warn_if_code_differs(model, TALL)
-        config = TALLConfig.from_pretrained(model)
-        with torch.device("meta"):
-            shape = TALLForCausalLM(config)
-    _print_parameters(shape, console)
-    parts = Table(title="Parts", title_justify="left")
-    for column in ("part", "type", "from", "revision"):
-        parts.add_column(column, overflow="fold")
-    for role in components.ROLES:
-        origin = (config.components or {}).get(role, {})
-        part = getattr(config, f"{role}_config")
-        parts.add_row(role, part.model_type, origin.get("name_or_path") or "-", origin.get("revision") or "-")
-    console.print(parts)
-    switches = Table(title="Switches", title_justify="left")
-    for column in ("switch", "value"):
-        switches.add_column(column)
-    for name in ("source_bridge", "source_fusion", "alignment_type", "alignment_hidden_size", "alignment_dropout"):
-        value = getattr(config, name)
-        switches.add_row(name, "twice the output width" if value is None else str(value))
-    if config.source_bridge in ("marian", "gated"):
-        switches.add_row("bridge_attention_heads", str(config.bridge_heads))
-    if config.source_bridge == "gated":
-        switches.add_row("gate_init", str(config.gate_init))
-    switches.add_row("look_ahead", str(config.look_ahead))
-    switches.add_row("dtype", str(config.dtype).removeprefix("torch."))
-    console.print(switches)
+languages.register(app)
+info.register(app)
+evaluate_command.register(app)
+sweep.register(app)
+publish.register(app)
+layer_fusion.register(app)
 
 
 @app.command()
@@ -320,7 +264,7 @@ def predict(
     Example: tall predict outputs/demo "מנשה אזולאי גר בעיר"
     """
     console = Console()
-    with _UserErrors():
+    with user_errors():
         check_kind(model, TALL)
         publishing.warn_if_code_differs(model, TALL)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
@@ -345,7 +289,7 @@ def demo(
 
     Example: tall demo --text "מנשה אזולאי גר בעיר"
     """
-    with _UserErrors():
+    with user_errors():
         run_demo(texts=text, output=output, seed=seed)
 
 
@@ -358,20 +302,4 @@ def _print_alignments(report: PretrainingReport, console: Console):
         before, after = (f"{share:.1%}" for share in alignment.explained_variance)
         epochs = len(alignment.history) - 1
         table.add_row(name.replace("_", " "), before, after, str(alignment.best_epoch), str(epochs))
-    console.print(table)
-
-
-def _print_parameters(model, console: Console):
-    table = Table(title="Parameters", title_justify="left")
-    table.add_column("module")
-    for column in ("total", "trainable as the paper counts", "requires_grad"):
-        table.add_column(column, justify="right")
-    rows = model.parameter_table()
-    whole = next(total for name, total, _, _ in rows if name == "total")
-    for name, total, paper, requires_grad in rows:
-        style = "bold" if name == "total" else None
-        table.add_row(name, f"{total:,}", f"{paper:,}", f"{requires_grad:,}", style=style)
-        if name == "total":
-            shares = (f"{count / whole:.2%}" for count in (paper, requires_grad))
-            table.add_row("share of the total", "", *shares, style="bold", end_section=True)
     console.print(table)

@@ -15,10 +15,11 @@ from tall_hf.evaluation.build import APPROACHES
 from tall_hf.evaluation.report import REPORT_NAME
 
 from .choices import EvaluationDtype
+from .errors import user_errors
 
 
-def register(app: typer.Typer, user_errors: type):
-    """Add the command to `app`; errors that the user can mend are raised inside `user_errors()`."""
+def register(app: typer.Typer):
+    """Add the command to `app`."""
 
     @app.command()
     def evaluate(

@@ -8,9 +8,11 @@ from rich.console import Console
 from tall_hf.evaluation.tables import rich_table
 from tall_hf.language_pairs import Candidate, Translators, advice, find_translators
 
+from .errors import user_errors
 
-def register(app: typer.Typer, user_errors: type):
-    """Add the command to `app`; errors that the user can mend are raised inside `user_errors()`."""
+
+def register(app: typer.Typer):
+    """Add the command to `app`."""
 
     @app.command()
     def languages(

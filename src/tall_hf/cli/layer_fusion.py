@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +23,9 @@ from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 from tall_hf.training.layer_fusion_run import LayerFusionRun
 
 from .choices import Dtype, EvaluationDtype, Fusion, Mapping, Normalize
+from .errors import user_errors
 from .evaluate import named_models
+from .parameters import print_parameters
 
 
 # The paper trained on at most so many.
@@ -35,8 +36,8 @@ _TASK_HELP = f"{', '.join(TASKS)}, or a YAML file of your own."
 _FILES_HELP = "Local files in place of the Hub: a path with {language} and {split} where they differ (CSV, TSV, JSON, JSON lines, parquet)."
 
 
-def register(app: typer.Typer, user_errors: type) -> typer.Typer:
-    """Add the sub-app `fusion` to `app`; errors that the user can mend are raised inside `user_errors()`.
+def register(app: typer.Typer) -> typer.Typer:
+    """Add the sub-app `fusion` to `app`.
 
     Returns:
         The sub-app, for further commands.
@@ -100,13 +101,7 @@ def register(app: typer.Typer, user_errors: type) -> typer.Typer:
                 end_vector_std=end_vector_std,
             )
             saving.save(model, processor, output)
-        table = Table(title="Parameters", title_justify="left")
-        table.add_column("module")
-        for column in ("total", "trained"):
-            table.add_column(column, justify="right")
-        for name, total, trained in model.parameter_table():
-            table.add_row(name, f"{total:,}", f"{trained:,}", style="bold" if name == "total" else None)
-        Console().print(table)
+        print_parameters(model, Console())
         typer.echo(f"Saved to {output}. Next: tall fusion prepare.")
 
     @fusion.command(context_settings={"ignore_unknown_options": True})

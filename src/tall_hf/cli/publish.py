@@ -13,9 +13,11 @@ from tall_hf.kinds import LAYER_FUSION, check_kind
 from tall_hf.publishing.planning import read_config
 from tall_hf.saving import model_folder
 
+from .errors import user_errors
 
-def register(app: typer.Typer, user_errors: type):
-    """Add the commands to `app`; errors that the user can mend are raised inside `user_errors()`."""
+
+def register(app: typer.Typer):
+    """Add the commands to `app`."""
 
     @app.command()
     def publish(

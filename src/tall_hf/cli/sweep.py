@@ -20,9 +20,11 @@ from tall_hf.sweep.queue import Stage, is_done, needed_for, read_record, run_que
 from tall_hf.sweep.report import REPORT_NAME, write_report
 from tall_hf.sweep.stages import Trained, build_stages
 
+from .errors import user_errors
 
-def register(app: typer.Typer, user_errors: type):
-    """Add the command to `app`; errors that the user can mend are raised inside `user_errors()`."""
+
+def register(app: typer.Typer):
+    """Add the command to `app`."""
 
     @app.command()
     def sweep(
