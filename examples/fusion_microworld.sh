@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The encoder -> LLM model on the little world: LangBridge against both fusions of all layers, and MindMerger's mapping, trained on
 # English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
-#   bash examples/fusion_microworld.sh [FOLDER] [SEEDS]      # seeds such as "0 1 2"
+#   bash examples/fusion_microworld.sh [FOLDER] [SEEDS] [SPLIT]      # seeds such as "0 1 2"; validation to choose settings, else test
 # Killed, the same command goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-outputs/microworld-fusion}
 seeds=${2:-0}
+split=${3:-test}
 llm=$(python -c "from tall_hf.microworld import component_path; print(component_path('llm'))")
 mkdir -p "$out"
 [ -e "$out/encoder/README.md" ] || python -m tall_hf.microworld.build --output "$out/encoder" --multilingual he tr en
@@ -29,4 +30,4 @@ for seed in $seeds; do
         models+=("$name-$seed=$run/trained/model")
     done
 done
-tall fusion evaluate "${models[@]}" --task "$out/questions/microworld.yaml" --batch-size 64 --output "$out/evaluation"
+tall fusion evaluate "${models[@]}" --task "$out/questions/microworld.yaml" --split "$split" --batch-size 64 --output "$out/$split"

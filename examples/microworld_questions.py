@@ -1,19 +1,24 @@
 """Write the little world's questions with labels to a folder, and the task that `tall fusion` reads them by.
 
-python examples/microworld_questions.py FOLDER     # en-train.jsonl, {en,he,tr}-test.jsonl and microworld.yaml
+python examples/microworld_questions.py FOLDER   # en-train.jsonl, {en,he,tr}-{validation,test}.jsonl and microworld.yaml
 
 The label is the English word that ends a sentence, to be chosen among all words of its kind; only the language model knows
-who has which. Trained on are the people of the train split, in English; asked are the others, in every language.
+who has which. Trained on are the people of the train split, in English, but for some that settings are chosen by
+(validation); asked are the others (test), in every language.
 """
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import yaml
 
 from tall_hf.microworld import LANGUAGES, World
+from tall_hf.microworld.vocabulary import OPENERS
 
+
+VALIDATION_PEOPLE = 25
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,12 +26,19 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    people, _ = World().split(arguments.seed)
+    kept_back = set(random.Random(f"validation {arguments.seed}").sample(people, VALIDATION_PEOPLE))
     for language in ("en", *LANGUAGES):
         world = World(language=language if language in LANGUAGES else "he")
-        splits = zip(("train", "test"), world.questions(arguments.seed, in_english=language == "en"), strict=True)
-        for split, questions in splits:
-            if split == "train" and language != "en":
-                continue
+        known, held_out = world.questions(arguments.seed, in_english=language == "en")
+        # Each fact once, the openers taking turns, as in the test.
+        openers = len(OPENERS)
+        once = [known[place + place // openers % openers] for place in range(0, len(known), openers)]
+        validation = [one for one in once if one.entity in kept_back]
+        splits = {"validation": validation, "test": held_out}
+        if language == "en":
+            splits["train"] = [one for one in known if one.entity not in kept_back]
+        for split, questions in splits.items():
             with open(arguments.folder / f"{language}-{split}.jsonl", "w", encoding="utf-8") as file:
                 for one in questions:
                     # The language model has read these words inside of sentences: with the space before them.

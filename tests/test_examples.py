@@ -1,17 +1,21 @@
 """The example scripts that need no training."""
 
+import itertools
 import json
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
 from tall_hf import publishing
 from tall_hf.classification import read_task, read_training_examples
 from tall_hf.classification.data import read_examples
 from tall_hf.microworld import World
+from tall_hf.microworld.architectures import marian_tokenizer, new_translator
+from tall_hf.microworld.build import multilingual_text, save_component
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -36,15 +40,53 @@ def test_the_little_worlds_questions_are_read_as_a_task(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["microworld_questions.py", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "microworld_questions.py"), run_name="__main__")
     task = read_task(str(tmp_path / "microworld.yaml"))
-    trained, _ = World().questions(in_english=True)
+    known, _ = World().questions(in_english=True)
     rows = read_training_examples(task)
-    assert rows["text"][:] == [one.text for one in trained]
-    assert [label.strip() for label in rows["answer"]] == [one.label for one in trained]
+    validation = read_examples(task, "en", "validation")
+    in_training, in_validation = set(rows["text"][:]), set(validation["text"][:])
+    # A quarter of the questions about people kept back is asked, and none about them is trained on.
+    assert len(rows) + 4 * len(validation) == len(known) and len(validation) == 25 * len(World().relations)
+    people = World().people
+
+    def named(texts):
+        return {person.english for person in people if any(person.english in text for text in texts)}
+
+    assert len(named(in_validation)) == 25 and named(in_training).isdisjoint(named(in_validation))
+    of_known = {one.text: one.label for one in known}
+    assert [label.strip() for label in rows["answer"]] == [of_known[text] for text in rows["text"]]
     for language in ("he", "tr"):
-        _, held_out = World(language=language).questions()
+        asked_before, held_out = World(language=language).questions()
         asked = read_examples(task, language)
         assert asked["text"][:] == [one.text for one in held_out]
         assert all(answer in choices for answer, choices in zip(asked["answer"], asked["choices"], strict=True))
+        # The same facts as in English, in the same order.
+        chosen = read_examples(task, language, "validation")
+        assert chosen["answer"][:] == validation["answer"][:]
+        assert set(chosen["text"]) <= {one.text for one in asked_before}
+
+
+def test_what_a_mapping_could_do_is_measured_without_training(tmp_path, capsys, monkeypatch):
+    pairs = list(itertools.islice(multilingual_text(["he", "tr", "en"], seed=0, text_seed=0), 1500))
+    sentences = [text for row in pairs for pair in row.values() for text in pair]
+    tokenizer = marian_tokenizer(sentences, None, "mul", "en", tmp_path, vocab_size=3000)
+    torch.manual_seed(0)
+    save_component(new_translator(tokenizer), tokenizer, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["microworld_mapping.py", str(tmp_path), "--people", "3"])
+    runpy.run_path(str(EXAMPLES / "microworld_mapping.py"), run_name="__main__")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    shares = {what: float(share.strip("%")) for what, share in rows[1:]}
+    assert shares["the question's own tokens"] == 100
+    # The random encoder knows English words by their embeddings alone, and no word of Hebrew is like one of them.
+    assert shares["of the mapped vectors all but the names"] > 60
+    assert (
+        max(
+            shares["last layer, linear map: he"],
+            shares["names mapped out of he, else the question's own English tokens"],
+        )
+        < 40
+    )
+    assert shares["the question's own tokens, and a vector of zeros behind them"] < 60
+    assert len(shares) == 5 + 3 * 3 + 4
 
 
 def test_the_card_of_a_saved_tall_is_printed(composed, tmp_path, capsys, monkeypatch):
