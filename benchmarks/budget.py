@@ -52,7 +52,16 @@ def encoding(
         )
     ]
     if encoder.source_alignment is not None:
-        stages.append(_stage("2 alignment 1", encoder.source_alignment, batch * source, itemsize, 2 * training))
+        stages.append(
+            _stage(
+                "2 alignment 1",
+                encoder.source_alignment,
+                batch * source,
+                itemsize,
+                2 * training,
+                constant=("up_proj",),
+            )
+        )
     if encoder.source_decoder is not None:
         attention = _attention(bridge.decoder_layers, batch, translation, translation + source, llm_width)
         stages.append(
@@ -64,6 +73,7 @@ def encoding(
                 2 * training,
                 memory_tokens=batch * source,
                 attention=attention,
+                constant=tuple(f"layers.0.self_attn.{part}_proj" for part in "qkv"),
             )
         )
     return [
@@ -73,7 +83,7 @@ def encoding(
             encoder.llm,
             batch * translation,
             itemsize,
-            1 * training,
+            training and config.source_bridge != "none",
             attention=_attention(llm_layers, batch, translation, translation, llm_width),
         ),
         _stage("5 alignment 2", encoder.target_alignment, batch * translation, itemsize, 2 * training),
@@ -109,6 +119,7 @@ def writing(
             1 * training,
             memory_tokens=batch * translation,
             attention=attention,
+            constant=("layers.0.self_attn.", "layers.0.encoder_attn.q_proj"),
         ),
         _stage("7 LM head", model.lm_head, batch * kept, itemsize, 1 * training),
     ]
@@ -143,18 +154,25 @@ def training_step(
     ]
 
 
-def _stage(name, module, tokens, itemsize, backward=0, memory_tokens=0, attention=0.0) -> Stage:
-    """`backward` is 0 without gradients, 1 for gradients of inputs alone, 2 for those of weights too."""
-    memory = sum(
-        linear.weight.numel()
-        for path, linear in _linears(module)
-        if path.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
-    )
-    weights = sum(linear.weight.numel() for _, linear in _linears(module))
-    products = 2.0 * ((weights - memory) * tokens + memory * memory_tokens)
+def _stage(name, module, tokens, itemsize, backward=0, memory_tokens=0, attention=0.0, constant=()) -> Stage:
+    """One module's work.
+
+    Args:
+        backward: 0 without gradients, 1 for gradients of inputs alone, 2 for those of weights too.
+        memory_tokens: what cross-attention's keys and values are made of.
+        attention: FLOP of attention's own products, forward.
+        constant: how the paths of linear layers begin whose input has no gradient.
+    """
+    forward = gradients = weights = 0.0
+    for path, linear in _linears(module):
+        is_memory = path.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+        products = 2.0 * linear.weight.numel() * (memory_tokens if is_memory else tokens)
+        forward += products
+        gradients += products * max(0, backward - path.startswith(constant))
+        weights += linear.weight.numel()
     fetched = weights * itemsize * (2 if backward else 1) + (weights * _OPTIMIZER_BYTES if backward == 2 else 0)
     # Both factors of attention's products have gradients, whoever is trained.
-    return Stage(name, products + attention, backward * products + (2 * attention if backward else 0), fetched)
+    return Stage(name, forward + attention, gradients + (2 * attention if backward else 0), fetched)
 
 
 def _linears(module):

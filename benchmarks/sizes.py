@@ -77,6 +77,8 @@ def configuration(size: str, bridge: str = "marian") -> TALLConfig:
             "max_position_embeddings": 128,
             "scale_embedding": True,
             "init_std": _TINY_STD,
+            "pad_token_id": 199,
+            "decoder_start_token_id": 199,
         }
         llm = Qwen2Config(
             vocab_size=220,
