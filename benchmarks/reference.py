@@ -65,12 +65,16 @@ def logits(
 
 
 @torch.no_grad()
+def read(model: TALLForCausalLM, processor: TALLProcessor, text: str, translation: str) -> torch.Tensor:
+    """One text and its translation, without padding: logits behind every token of the text, (target length, vocabulary)."""
+    inputs = processor(text=text, translations=translation, return_tensors="pt").to(model.device)
+    inputs.pop("decoder_attention_mask")
+    return logits(model, **inputs)[0]
+
+
 def next_token(model: TALLForCausalLM, processor: TALLProcessor, text: str) -> int:
     """Translate a text and read both: the token that is most probable behind it."""
-    translation = translate(model, processor, text)
-    inputs = processor(text=text, translations=translation, return_tensors="pt").to(model.device)
-    inputs.pop("decoder_attention_mask")  # one sentence has no padding
-    return int(logits(model, **inputs)[0, -1].argmax())
+    return int(read(model, processor, text, translate(model, processor, text))[-1].argmax())
 
 
 def complete(model: TALLForCausalLM, processor: TALLProcessor, text: str, num_tokens: int) -> str:

@@ -28,10 +28,7 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
     """
     counted = [scaling.size_of(llm, LENGTH) for llm in ("0.5B", "1.5B", "3B", "7B", LLM)]
     large = counted[-1]
-    rates = {
-        name: _rate(speeds, what, on_gpu=True)
-        for name, what in (("training", "training"), ("reading", "missing word"))
-    }
+    training, translation = (_rate(speeds, what) for what in ("training", "of which translation"))
     efficiency = _efficiency(growths)
     lines = [
         "# How a TALL grows",
@@ -71,12 +68,12 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
         f"| weights that a GPU is sent in a step, gathered forward and backward | {2 * large['frozen_bytes'] / 1e9:,.0f} GB | counted |",
         f"| work of one epoch | {_exaflop(large['flop_per_training_sentence'])} EFLOP | counted |",
         f"| work of translating everything once | {_exaflop(large['flop_per_translated_sentence'])} EFLOP | counted |",
-        f"| a GPU in training | {_teraflops(rates['training'])} | speed.json of a GPU, training step in bfloat16 |",
-        f"| a GPU in translation and reading | {_teraflops(rates['reading'])} | speed.json of a GPU, missing word in bfloat16 |",
+        f"| a GPU in training | {_teraflops(training)} | speed.json of a GPU, training step in bfloat16 |",
+        f"| a GPU in translation | {_teraflops(translation)} | speed.json of a GPU, translation in bfloat16 |",
         f"| what two processes keep of their speed | {NOT_MEASURED if efficiency is None else f'{efficiency:.0%}'} | scaling.json |",
-        f"| one epoch, at that rate and efficiency on every GPU | {_hours(large['flop_per_training_sentence'], rates['training'], efficiency)} | "
+        f"| one epoch, at that rate and efficiency on every GPU | {_hours(large['flop_per_training_sentence'], training, efficiency)} | "
         "computed |",
-        f"| translation | {_hours(large['flop_per_translated_sentence'], rates['reading'], 1.0)} | computed |",
+        f"| translation | {_hours(large['flop_per_translated_sentence'], translation, 1.0)} | computed |",
         "",
         "The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
         "what two processes had; neither has been seen. Translation shares nothing between GPUs (`tall prepare` under `accelerate launch`).",
@@ -93,10 +90,10 @@ def launch_command() -> str:
     )
 
 
-def _rate(speeds, what, on_gpu) -> float | None:
-    """FLOP a second of the paper's Qwen size in bfloat16: what the ceiling is times the share that was reached."""
+def _rate(speeds, what) -> float | None:
+    """FLOP a second of a GPU with the paper's Qwen size in bfloat16: the ceiling times the share of it that was reached."""
     for found in speeds:
-        if (found["machine"]["device"] != "cpu") != on_gpu:
+        if found["machine"]["device"] == "cpu":
             continue
         for row in found["rows"]:
             if (row["size"], row["dtype"]) == ("qwen", "bfloat16") and row["what"].startswith(what) and row["share"]:

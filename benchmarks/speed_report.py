@@ -59,7 +59,8 @@ def show(results: dict, console: Console) -> None:
         console.print(
             f"What settings cost in accuracy was not measured: {results['options']['trained']} is no trained TALL (`make demo`)."
         )
-    console.print(f"All measured in {results['seconds'] / 60:.1f} minutes.")
+    left_out = f" Left out for want of time: {'; '.join(results['left_out'])}." if results["left_out"] else ""
+    console.print(f"Measured in {results['seconds'] / 60:.1f} minutes.{left_out}")
 
 
 def budget_table(results: dict) -> Table:

@@ -10,6 +10,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.utils.flop_counter import FlopCounterMode
 
+from tall_hf import LastTokenCollator
 from tall_hf.microworld import World
 
 
@@ -58,7 +59,7 @@ def test_the_references_logits_are_the_models_on_a_padded_batch(tiny, composed, 
         translations = [text.rsplit(" ", 5 - count)[0] for count, text in enumerate(texts)]
         encoded = processor(text=uneven, translations=translations, text_target=texts)
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
-        batch = speed.LastTokenCollator(processor)(rows)
+        batch = LastTokenCollator(processor)(rows)
         batch.pop("labels")
         written = batch["decoder_attention_mask"].bool()
         ours = model(**batch).logits[written]
@@ -113,7 +114,16 @@ def test_the_quick_run(tmp_path):
     assert json.loads((tmp_path / "speed.json").read_text()) == json.loads(json.dumps(results))
     assert (tmp_path / "speed.png").stat().st_size > 0
     rows = {(row["what"].split()[0], row["dtype"]): row for row in results["rows"]}
-    assert {what for what, _ in rows} == {"complete", "missing", "training", "its", "encode", "load"}
+    assert {what for what, _ in rows} == {
+        "complete",
+        "missing",
+        "of",
+        "next",
+        "training",
+        "its",
+        "encode",
+        "load",
+    }
     assert all(row["exact"] or row["settings"] for row in rows.values())
     for (_, dtype), row in rows.items():
         assert row["reference"] > 0
@@ -223,6 +233,13 @@ def test_the_accelerate_configuration_of_64_gpus_can_be_read():
     assert environment["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
     assert "Qwen2DecoderLayer" in environment["FSDP_TRANSFORMER_CLS_TO_WRAP"]
     assert arguments.training_script == "tall_hf.cli"
+
+
+def test_no_row_is_begun_after_the_time_is_up(tmp_path, capsys):
+    results = speed.main(["--quick", "--sizes", "tiny", "--no-bfloat16", "--minutes", "0", "--output", str(tmp_path)])
+    assert results["rows"] == []
+    assert results["left_out"] == [f"tiny, float32, {name}" for name in speed.ROWS]
+    assert "Left out for want of time: tiny, float32, training;" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_what_settings_cost_is_asked_of_a_trained_model(tmp_path, monkeypatch):
