@@ -1,13 +1,14 @@
 """How a TALL grows: with batch and sentence length, with the LLM's size, with the number of processes.
 
-    python -m benchmarks.scaling                     # the paper's Qwen size, for a night's worth of patience less: --size tiny
-    python -m benchmarks.scaling --parts memory      # from 0.5B to 70B on the meta device, in a minute
+    python -m benchmarks.scaling                     # the paper's Qwen size; --size tiny takes a minute
+    python -m benchmarks.scaling --parts memory      # from 0.5B to 72B on the meta device, in a minute
     python -m benchmarks.scaling --parts batches processes --dtype bfloat16
 
 Writes scaling.json, which benchmarks/scaling_page.py reads. Memory is counted on the meta device and measured for what fits.
 """
 
 import argparse
+import functools
 import json
 import os
 import socket
@@ -107,6 +108,7 @@ def memory(options) -> list[dict]:
     return [size_of(name, options.length) for name in options.llms]
 
 
+@functools.cache
 def size_of(llm: str, length: int) -> dict:
     """One row of `memory`: frozen parts in bfloat16, adapters, gradients and AdamW's moments in float32.
 
@@ -256,7 +258,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument(
         "--size", default="qwen", help="of what is batched and spread: qwen, bloomz, tiny or an LLM's size"
     )
-    parser.add_argument("--llms", nargs="+", default=["0.5B", "1.5B", "3B", "7B", "70B"])
+    parser.add_argument("--llms", nargs="+", default=["0.5B", "1.5B", "3B", "7B", "72B"])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])

@@ -1,4 +1,4 @@
-"""Write docs/scaling.md: what a 70B LLM, 100 million sentences and 64 GPUs take, from what was measured and counted.
+"""Write docs/scaling.md: what a 72B LLM, 100 million sentences and 64 GPUs take, from what was measured and counted.
 
     python -m benchmarks.scaling_page --measured outputs/bench outputs/bench-gpu
 
@@ -15,7 +15,7 @@ from tall_hf.files import written_whole
 
 
 NOT_MEASURED = "not measured yet"
-SENTENCES, GPUS, LLM, LENGTH = 100_000_000, 64, "70B", 25
+SENTENCES, GPUS, LLM, LENGTH = 100_000_000, 64, "72B", 25
 _MACHINES = 8  # of eight GPUs each
 
 
@@ -75,7 +75,8 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
         "computed |",
         f"| translation | {_hours(large['flop_per_translated_sentence'], translation, 1.0)} | computed |",
         "",
-        "The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
+        "A GPU gathers one layer at a time, so its memory holds that layer besides. With gradient checkpointing layers are computed once "
+        "more than the work above counts. The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
         "what two processes had; neither has been seen. Translation shares nothing between GPUs (`tall prepare` under `accelerate launch`).",
         "",
         *_measured_growth(growths),

@@ -31,7 +31,7 @@ QWEN = {
         "vocab_size": 152064,
         "tie_word_embeddings": False,
     },
-    "70B": {  # Qwen2.5-72B
+    "72B": {
         "hidden_size": 8192,
         "num_hidden_layers": 80,
         "num_attention_heads": 64,

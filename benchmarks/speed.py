@@ -88,7 +88,8 @@ def measure(size: str, options: argparse.Namespace) -> list[Row]:
 def accuracies(options: argparse.Namespace) -> list[dict]:
     """What settings cost: right answers about held-out people of a TALL trained on the little world, by setting.
 
-    `refresh_words` is not among them, since the question is the next word, before which nothing is read again.
+    `refresh_words` is not among them, since the question is the next word, before which nothing is read again; nor is int8, since
+    CTranslate2 does not know the little world's translators.
     """
     if not Path(options.trained, "config.json").exists():
         return []
@@ -108,9 +109,6 @@ def accuracies(options: argparse.Namespace) -> list[dict]:
 
     ask("exact: the translator's own settings, float32", lambda batch: model.translate(batch, processor))
     ask("greedy translation", lambda batch: model.translate(batch, processor, num_beams=1))
-    with speed_rows.int8_translator(subject) as int8:
-        if int8 is not None:
-            ask("greedy int8 translation", int8)
     if "bfloat16" in options.dtypes:
         model.to(torch.bfloat16)
         ask("bfloat16", lambda batch: model.translate(batch, processor))
@@ -163,6 +161,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference-sentences", type=int, default=3, help="that the reference reads in fact")
     parser.add_argument("--matmul-width", type=int, default=4096)
     parser.add_argument("--copy-bytes", type=int, default=2**30)
+    parser.add_argument("--minutes", type=float, default=13, help="after which no further group of rows is begun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--trained", default="outputs/demo", help="a TALL that `make demo` wrote, to ask what settings cost"
