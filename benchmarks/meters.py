@@ -45,13 +45,14 @@ class PeakMemory:
             self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
             self._profile.__enter__()
         else:
-            torch.accelerator.reset_peak_memory_stats()
-            self._before = torch.accelerator.memory_allocated()
+            self._module = torch.get_device_module(self.device)
+            self._module.reset_peak_memory_stats()
+            self._before = self._module.memory_allocated()
         return self
 
     def __exit__(self, kind, error, traceback):
         if self.device != "cpu":
-            self.bytes = torch.accelerator.max_memory_allocated() - self._before
+            self.bytes = self._module.max_memory_allocated() - self._before
             return
         self._profile.__exit__(kind, error, traceback)
         events = self._profile.profiler.kineto_results.events()

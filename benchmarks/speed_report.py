@@ -140,13 +140,12 @@ def _figure(value: float | None) -> str:
 def _ratio(row: dict, figure: float | None) -> str:
     if figure is None or not row["reference"]:
         return ""
-    if row["ratio_of"] == "ours":
-        ratio = figure / row["reference"]
-        reached = row["aim"] is None or ratio <= row["aim"]
-    else:
-        ratio = row["reference"] / figure
-        reached = row["aim"] is None or ratio >= row["aim"]
-    return f"{ratio:.2g}x {'✓' if reached else '✗'}" if ratio < 10 else f"{ratio:.0f}x {'✓' if reached else '✗'}"
+    bounded = row["ratio_of"] == "ours"
+    ratio = figure / row["reference"] if bounded else row["reference"] / figure
+    mark = ""
+    if row["aim"] is not None:
+        mark = " ✓" if (ratio <= row["aim"] if bounded else ratio >= row["aim"]) else " ✗"
+    return f"{ratio:.2g}x{mark}" if ratio < 10 else f"{ratio:.0f}x{mark}"
 
 
 def _aim(row: dict) -> str:
