@@ -50,11 +50,6 @@ class Row:
     aimed_share: float | None = None
     stages: list[budget.Stage] = field(default_factory=list)
 
-    def ratio(self, figure: float | None) -> float | None:
-        if figure is None or not self.reference:
-            return None
-        return self.reference / figure if self.ratio_of == "reference" else figure / self.reference
-
     def put(self, figure: float, same: bool, otherwise: str):
         """Take a figure as exact if its answers were the reference's, and else as a setting's."""
         if same:

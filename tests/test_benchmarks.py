@@ -138,7 +138,7 @@ def test_the_quick_run(tmp_path):
 
 def test_loading_is_beside_touching(tiny):
     (row,) = speed_rows.load(speed_rows.Subject("tiny", *tiny, [], speed.arguments(["--quick", "--device", "cpu"])))
-    assert row.ratio(row.exact) == row.exact / row.reference > 0
+    assert row.exact > row.reference > 0
 
 
 def test_the_little_world_is_measured_too(tmp_path):
