@@ -197,10 +197,7 @@ def next_word(subject: Subject, float32: Row | None) -> list[Row]:
 
 
 def training(subject: Subject, float32: Row | None, float32_memory: Row | None) -> list[Row]:
-    """A training step: seconds a sentence with a translation that lasts five epochs, and the memory beyond what must be.
-
-    That is the highest total of a step less all weights, gradients and optimizer states.
-    """
+    """A training step: seconds a sentence with a translation that lasts five epochs, and the memory beyond what must be."""
     model, processor, options = subject.model, subject.processor, subject.options
     texts = subject.texts[: options.step_sentences]
     row = Row(subject.size, f"training step of {len(texts)} sentences, each", subject.dtype, "s", aim=12)
@@ -222,12 +219,13 @@ def training(subject: Subject, float32: Row | None, float32_memory: Row | None) 
         row.equal, same = same_loss(loss, evaluated(model, lambda: model(**batch).loss.item()))
         step = reference.Training(model.train())
         stepping = subject.seconds(lambda: step.step(batch))
+        make_gradients(model)
         with meters.PeakMemory(options.device) as peak:
             step.step(batch)
         model.eval()
         row.reference = one_by_one / few + stepping / len(texts)
         row.reference_note = f"translation of {few} sentences measured"
-        memory.reference = (peak.bytes - trained_bytes(model)) / 1e9
+        memory.reference = peak.bytes / 1e9
         del step
     else:
         row.reference, row.reference_note, memory.reference = float32.reference, "float32", float32_memory.reference
@@ -235,10 +233,10 @@ def training(subject: Subject, float32: Row | None, float32_memory: Row | None) 
     stepping, peak_bytes = trained_steps(subject, rows)
     row.put((stepping + translating / _TRANSLATED_EVERY) / len(texts), same, "bfloat16, adapters in float32")
     row.settings["greedy translation"] = (stepping + greedy / _TRANSLATED_EVERY) / len(texts)
-    memory.put((peak_bytes - trained_bytes(model)) / 1e9, same, "bfloat16, adapters in float32")
+    memory.put(peak_bytes / 1e9, same, "bfloat16, adapters in float32")
     halves, halves_bytes = trained_steps(subject, rows, accumulation=2, steps=3)
     row.settings["in two halves, accumulated"] = (halves + translating / _TRANSLATED_EVERY) / len(texts)
-    memory.settings["in two halves, accumulated"] = (halves_bytes - trained_bytes(model)) / 1e9
+    memory.settings["in two halves, accumulated"] = halves_bytes / 1e9
     lengths = [batch[name].shape[1] for name in ("input_ids", "llm_input_ids", "decoder_input_ids")]
     row.stages = [
         stage.times(1 / len(texts)) for stage in budget.training_step(model, len(texts), *lengths, subject.itemsize)
@@ -320,9 +318,11 @@ def same_loss(theirs: float, ours: float) -> tuple[str, bool]:
     return f"loss {ours:.4f} and {theirs:.4f}", abs(theirs - ours) <= _LOSS_TOLERANCE
 
 
-def trained_bytes(model) -> int:
-    """Bytes of the gradients, which a step makes and must make."""
-    return sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+def make_gradients(model) -> None:
+    """Gradients of zeros, so that the memory of a step that adds to them is without that of the gradients."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 class StepMeter(TrainerCallback):
@@ -332,8 +332,9 @@ class StepMeter(TrainerCallback):
         self.device, self.steps = device, steps
         self.times, self.peak = [], meters.PeakMemory(device)
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def on_step_begin(self, args, state, control, model, **kwargs):
         if state.global_step == self.steps - 1:
+            make_gradients(model)
             self.peak.__enter__()
         meters.synchronize(self.device)
         self._began = time.perf_counter()
