@@ -137,7 +137,7 @@ def translate_corpus(
         shards = [shard[is_new[shard]] for shard in shards]
         shards = [shard for shard in shards if len(shard)][state.process_index :: state.num_processes]
         with (
-            _backend(model, processor, backend, compute_type, generation_kwargs) as translate,
+            translation_backend(model, processor, backend, compute_type, generation_kwargs) as translate,
             progress_bars("sentences", console, disable=not state.is_main_process) as progress,
         ):
             task = progress.add_task("Translating", total=sum(map(len, shards)))
@@ -307,8 +307,10 @@ def _explain_disk_errors(folder: Path):
 
 
 @contextlib.contextmanager
-def _backend(model, processor, name, compute_type, generation_kwargs) -> Iterator[Callable[[list[str]], list[str]]]:
-    """A function from texts to translations."""
+def translation_backend(
+    model: TALLForCausalLM, processor: TALLProcessor, name: str, compute_type: str, generation_kwargs: dict[str, Any]
+) -> Iterator[Callable[[list[str]], list[str]]]:
+    """A function from one batch of texts to their translations, by one of `BACKENDS`, as `translate_corpus` calls it."""
     if name == "ctranslate2":
         with _ctranslate2(model, processor, compute_type, generation_kwargs) as translate:
             yield translate

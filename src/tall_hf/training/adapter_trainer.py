@@ -20,6 +20,7 @@ from tall_hf.modeling.fusion_tall import SourceFusion
 
 from . import light
 from .arguments import AdapterTrainingArguments
+from .attention import training_attention
 from .checkpoints import (
     RESUMED_ARGUMENTS,
     SETTINGS_NAME,
@@ -290,6 +291,13 @@ class AdapterTrainer(Trainer, ABC):
     def get_decay_parameter_names(self, model):
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not self.spared_from_decay(name.removeprefix("module."))]
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        # A checkpointed layer is computed again after this, and must be by the same kernel.
+        if not model.training or self.args.gradient_checkpointing:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        with training_attention(inputs):
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)

@@ -1,0 +1,180 @@
+"""Write docs/scaling.md: what a 72B LLM, 100 million sentences and 64 GPUs take, from what was measured and counted.
+
+    python -m benchmarks.scaling_page --measured outputs/bench outputs/bench-gpu
+
+Rates are read from the speed.json and scaling.json of the given folders; what stands in none of them is "not measured yet".
+Memory and FLOP are counted on the meta device while the page is written.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks import scaling
+from tall_hf.files import written_whole
+
+
+NOT_MEASURED = "not measured yet"
+SENTENCES, GPUS, LLM, LENGTH = 100_000_000, 64, "72B", 25
+_MACHINES = 8  # of eight GPUs each
+
+
+def page(speeds: list[dict], growths: list[dict]) -> str:
+    """The page's text.
+
+    Args:
+        speeds: contents of speed.json files.
+        growths: contents of scaling.json files.
+    """
+    counted = [scaling.size_of(llm, LENGTH) for llm in ("0.5B", "1.5B", "3B", "7B", LLM)]
+    large = counted[-1]
+    training, translation = (_rate(speeds, what) for what in ("training", "of which translation"))
+    efficiency = _efficiency(growths)
+    lines = [
+        "# How a TALL grows",
+        "",
+        "    python -m benchmarks.scaling_page --measured outputs/bench outputs/bench-gpu",
+        "",
+        "writes this page: parameters, memory and FLOP are counted on the meta device, rates are those that `python -m "
+        "benchmarks.speed` and `python -m benchmarks.scaling` measured. What no file holds stands here as "
+        f'"{NOT_MEASURED}".',
+        "",
+        "## By the LLM's size",
+        "",
+        f"The paper's translators around Qwen2.5 configurations, the paper's bridge; frozen parts in bfloat16, adapters, their "
+        f"gradients and AdamW's moments in float32; sentences, translations and targets of {LENGTH} tokens, one learned token each; "
+        "translation with 4 beams. The adapters grow with the LLM's width, since custom decoder 1 has it.",
+        "",
+        "| LLM | parameters | trained | frozen, GB | adapters with optimizer, GB | TFLOP a training sentence | TFLOP a translation |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| {row['llm']} | {row['parameters']:,} | {row['trained']:,} | {row['frozen_bytes'] / 1e9:,.1f} | "
+            f"{row['trained_bytes'] / 1e9:,.1f} | {row['flop_per_training_sentence'] / 1e12:.3f} | "
+            f"{row['flop_per_translated_sentence'] / 1e12:.3f} |"
+            for row in counted
+        ),
+        "",
+        f"## {LLM}, {SENTENCES / 1e6:.0f} million sentences, {GPUS} GPUs",
+        "",
+        "    " + launch_command(),
+        "",
+        f"on each of {_MACHINES} machines with 8 GPUs, its rank in `--machine_rank`. **This has not been run.** The file shards every "
+        "layer over all GPUs (FSDP2), frozen ones too; a test sees that accelerate can read it.",
+        "",
+        "| what | figure | from |",
+        "|---|---:|---|",
+        f"| weights, gradients and optimizer a GPU | {(large['frozen_bytes'] + large['trained_bytes']) / GPUS / 1e9:.1f} GB | counted |",
+        f"| activations a GPU | {NOT_MEASURED} | a step on a GPU |",
+        f"| weights that a GPU is sent in a step, gathered forward and backward | {2 * large['frozen_bytes'] / 1e9:,.0f} GB | counted |",
+        f"| work of one epoch | {_exaflop(large['flop_per_training_sentence'])} EFLOP | counted |",
+        f"| work of translating everything once | {_exaflop(large['flop_per_translated_sentence'])} EFLOP | counted |",
+        f"| a GPU in training | {_teraflops(training)} | speed.json of a GPU, training step in bfloat16 |",
+        f"| a GPU in translation | {_teraflops(translation)} | speed.json of a GPU, translation in bfloat16 |",
+        f"| what two processes keep of their speed | {NOT_MEASURED if efficiency is None else f'{efficiency:.0%}'} | scaling.json |",
+        f"| one epoch, at that rate and efficiency on every GPU | {_hours(large['flop_per_training_sentence'], training, efficiency)} | "
+        "computed |",
+        f"| translation | {_hours(large['flop_per_translated_sentence'], translation, 1.0)} | computed |",
+        "",
+        "A GPU gathers one layer at a time, so its memory holds that layer besides. With gradient checkpointing layers are computed once "
+        "more than the work above counts. The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
+        "what two processes had; neither has been seen. Translation shares nothing between GPUs (`tall prepare` under `accelerate launch`).",
+        "",
+        *_measured_growth(growths),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def launch_command() -> str:
+    return (
+        "accelerate launch --config_file examples/accelerate/fsdp2_64_gpus.yaml -m tall_hf.cli train CONFIG.yaml "
+        "--frozen_dtype bfloat16 --bf16 true --gradient_checkpointing true --train_sampling_strategy group_by_length"
+    )
+
+
+def _rate(speeds, what) -> float | None:
+    """FLOP a second of a GPU with the paper's Qwen size in bfloat16: the ceiling times the share of it that was reached."""
+    for found in speeds:
+        if found["machine"]["device"] == "cpu":
+            continue
+        for row in found["rows"]:
+            if (row["size"], row["dtype"]) == ("qwen", "bfloat16") and row["what"].startswith(what) and row["share"]:
+                return row["share"] * found["ceilings"]["bfloat16"]["flop_per_second"]
+    return None
+
+
+def _efficiency(growths) -> float | None:
+    found = [part for growth in growths if (part := growth.get("processes"))]
+    return found[-1]["rows"][-1]["efficiency"] if found else None
+
+
+def _exaflop(flop) -> str:
+    return f"{flop * SENTENCES / 1e18:,.0f}"
+
+
+def _teraflops(rate) -> str:
+    return NOT_MEASURED if rate is None else f"{rate / 1e12:,.0f} TFLOP/s"
+
+
+def _hours(flop, rate, efficiency) -> str:
+    if rate is None or efficiency is None:
+        return NOT_MEASURED
+    return f"{flop * SENTENCES / (rate * GPUS * efficiency) / 3600:,.1f} hours"
+
+
+def _measured_growth(growths) -> list[str]:
+    titles = {
+        "batches": "Batch and length: stages 1 to 7, one batch",
+        "padding": "Padding: sentences of 5 to 45 tokens",
+        "models": "A training step by the LLM's size",
+        "processes": "Processes, a thread each",
+    }
+    lines = []
+    for name, title in titles.items():
+        parts = [growth[name] for growth in growths if name in growth]
+        lines += [f"## {title}", ""]
+        if not parts:
+            lines += [
+                f"{NOT_MEASURED[0].upper()}{NOT_MEASURED[1:]}: `python -m benchmarks.scaling --parts {name}`.",
+                "",
+            ]
+        for part in parts:
+            machine, options = part["machine"], part["options"]
+            lines.append(
+                f"`python -m benchmarks.scaling --parts {name} --size {options['size']} --dtype {options['dtype']}`, "
+                f"{machine['device']} ({machine['processor']}), {machine['threads']} threads, torch {machine['torch']}, "
+                f"{machine['date']}, seed {options['seed']}."
+            )
+            columns = list(dict.fromkeys(key for row in part["rows"] for key in row))
+            lines += [
+                "",
+                f"| {' | '.join(column.replace('_', ' ') for column in columns)} |",
+                "|" + "---:|" * len(columns),
+            ]
+            lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in part["rows"]]
+            lines.append("")
+    return lines
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.3g}" if isinstance(value, float) else str(value)
+
+
+def _read(folders, name) -> list[dict]:
+    paths = [Path(folder, name) for folder in folders]
+    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+
+
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measured", nargs="*", default=["outputs/bench", "outputs/bench-gpu"], help="folders")
+    parser.add_argument("--output", default="docs/scaling.md")
+    options = parser.parse_args(argv)
+    text = page(_read(options.measured, "speed.json"), _read(options.measured, "scaling.json"))
+    with written_whole(options.output) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Speed and memory of a TALL beside the authors' procedure on the same weights, and beside what the machine can do at most.
+
+    python -m benchmarks.speed                       # `make bench`: the paper's two sizes and the embedded default
+    python -m benchmarks.speed --quick               # a tiny model, in a minute
+    python -m benchmarks.speed --sizes qwen --no-bfloat16 --rows completion training
+
+One table, one JSON file, one plot. A figure in the column "ours, exact" comes with the same beams, the same re-reading and, as
+is checked in the run, the same tokens or loss as the reference in its precision; whatever gives up one of these stands under
+"ours, settings" and says which. Models of random weights translate everything to a given number of tokens, on both sides. The
+reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.utils import logging
+
+from benchmarks import meters, sizes, speed_report, speed_rows
+from benchmarks.speed_rows import Row, Subject
+from tall_hf import TALLForCausalLM, TALLProcessor
+from tall_hf.files import written_whole
+from tall_hf.microworld import World
+from tall_hf.microworld.demo import accuracy, predict_words
+from tall_hf.training.light import cast_frozen
+
+
+ROWS = ("training", "completion", "missing word", "next word", "encode", "load")
+SIZES = ("qwen", "bloomz", "microworld", "tiny")
+# A small model's time is that of calling functions, which no aim is about.
+_AIMED_AT = ("qwen", "bloomz")
+# What a run notes beside its options.
+_NO_SETTINGS = ("ceilings", "console", "left_out", "output", "until")
+
+
+def measure(size: str, options: argparse.Namespace) -> list[Row]:
+    """All rows of a size: those in float32, then those in bfloat16, whose model is the first one rounded."""
+    if size == "microworld":
+        model, processor = sizes.microworld_tall(options.seed, options.device)
+        texts = sizes.microworld_texts(max(options.sentences, options.step_sentences), options.seed)
+    else:
+        model, processor = sizes.random_tall(size, options.length, options.beams, options.seed, options.device)
+        count = max(options.sentences, options.step_sentences)
+        known = min(model.config.lr_hr_config.vocab_size, model.config.hr_lr_config.vocab_size)
+        texts = sizes.number_texts(count, options.length, options.seed, known)
+    subject, rows = Subject(size, model, processor, texts, options), []
+
+    def first(what, dtype="float32"):
+        return next((row for row in rows if row.what.startswith(what) and row.dtype == dtype), None)
+
+    made = {
+        "training": lambda: speed_rows.training(subject, first("training"), first("its memory")),
+        "completion": lambda: speed_rows.completion(subject, first("complete")),
+        "missing word": lambda: speed_rows.missing_word(
+            subject, [first("missing word"), first("of which translation")]
+        ),
+        "next word": lambda: speed_rows.next_word(subject, first("next word")),
+        "encode": lambda: speed_rows.encode(subject),
+        "load": lambda: speed_rows.load(subject),
+    }
+    # A token of the little world is a piece of a word, and `complete` does not read again within a word.
+    wanted = [name for name in made if name in options.rows and (subject.is_random or name != "completion")]
+    for dtype in options.dtypes:
+        subject.dtype = dtype
+        for name in wanted:
+            if name == "training" and dtype == "bfloat16":
+                # Adapters are trained in float32 between frozen parts in bfloat16; all else is in bfloat16 alone.
+                cast_frozen(model, torch.bfloat16)
+            elif name != "training":
+                model.to(getattr(torch, dtype))
+            if time.perf_counter() > options.until:
+                options.left_out.append(f"{size}, {dtype}, {name}")
+                continue
+            rows += made[name]()
+            options.console.log(f"{size}, {dtype}, {name}: measured")
+    if size not in _AIMED_AT:
+        for row in rows:
+            row.aim = row.aimed_share = None
+    return rows
+
+
+def accuracies(options: argparse.Namespace) -> list[dict]:
+    """What settings cost: right answers about held-out people of a TALL trained on the little world, by setting.
+
+    `refresh_words` is not among them, since the question is the next word, before which nothing is read again; nor is int8, since
+    CTranslate2 does not know the little world's translators.
+    """
+    if not Path(options.trained, "config.json").exists():
+        return []
+    records = World().records()[1]
+    model = TALLForCausalLM.from_pretrained(options.trained).to(options.device).eval()
+    processor = TALLProcessor.from_pretrained(options.trained)
+    subject = Subject("microworld", model, processor, [record.truncated for record in records], options)
+    found = []
+
+    def ask(setting, translate):
+        translations = [line for batch in batches(subject.texts) for line in translate(batch)]
+        words = predict_words(model, processor, subject.texts, translations)
+        found.append({"setting": setting, "questions": len(records), "accuracy": accuracy(records, words)["all"]})
+
+    def batches(texts):
+        return [texts[start : start + 256] for start in range(0, len(texts), 256)]
+
+    ask("exact: the translator's own settings, float32", lambda batch: model.translate(batch, processor))
+    ask("greedy translation", lambda batch: model.translate(batch, processor, num_beams=1))
+    if "bfloat16" in options.dtypes:
+        model.to(torch.bfloat16)
+        ask("bfloat16", lambda batch: model.translate(batch, processor))
+    return found
+
+
+def run(options: argparse.Namespace) -> dict:
+    """Measure everything; JSON values."""
+    began = time.perf_counter()
+    options.until, options.left_out = began + 60 * options.minutes, []
+    dtypes = {name: getattr(torch, name) for name in options.dtypes}
+    copied = meters.copy_rate(options.device, options.copy_bytes)
+    options.ceilings = {
+        name: {
+            "flop_per_second": meters.matmul_rate(dtype, options.device, options.matmul_width),
+            "bytes_per_second": copied,
+        }
+        for name, dtype in dtypes.items()
+    }
+    rows = []
+    for size in options.sizes:
+        rows += measure(size, options)
+        gc.collect()
+    settings = {name: value for name, value in vars(options).items() if name not in _NO_SETTINGS}
+    return {
+        "machine": meters.machine(options.device),
+        "options": settings,
+        "ceilings": options.ceilings,
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "accuracy": accuracies(options),
+        "left_out": options.left_out,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the tiny model and the little world, few tokens")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="qwen bloomz microworld by default")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--no-bfloat16", action="store_true", help="float32 alone, which the reference is measured in")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--length", type=int, default=25, help="tokens of a sentence, and of its translation")
+    parser.add_argument("--beams", type=int, default=4, help="of the exact translation")
+    parser.add_argument("--new-tokens", type=int, default=20, help="that a sentence is completed by")
+    parser.add_argument("--sentences", type=int, default=32, help="whose missing word is asked")
+    parser.add_argument("--batch", type=int, default=32, help="sentences read at a time")
+    parser.add_argument("--step-sentences", type=int, default=16, help="of a training step")
+    parser.add_argument("--reference-tokens", type=int, default=3, help="that the reference writes in fact")
+    parser.add_argument("--reference-sentences", type=int, default=3, help="that the reference reads in fact")
+    parser.add_argument("--matmul-width", type=int, default=4096)
+    parser.add_argument("--copy-bytes", type=int, default=2**30)
+    parser.add_argument("--minutes", type=float, default=13, help="after which no further group of rows is begun")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--trained", default="outputs/demo", help="a TALL that `make demo` wrote, to ask what settings cost"
+    )
+    parser.add_argument("--output", default="outputs/bench", help="folder for speed.json and speed.png")
+    if argv is None:
+        argv = sys.argv[1:]
+    if "--quick" in argv:
+        small = {"length": 12, "new_tokens": 6, "sentences": 8, "batch": 8, "step_sentences": 4, "reference_tokens": 6}
+        small |= {"reference_sentences": 8, "matmul_width": 512, "copy_bytes": 2**24}
+        parser.set_defaults(**small)
+    options = parser.parse_args(argv)
+    options.dtypes = ["float32"] if options.no_bfloat16 else ["float32", "bfloat16"]
+    options.sizes = options.sizes or (["tiny", "microworld"] if options.quick else list(SIZES[:3]))
+    return options
+
+
+def main(argv: list[str] | None = None) -> dict:
+    options = arguments(argv)
+    options.console = Console(stderr=True)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    results = run(options)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / "speed.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    speed_report.show(results, Console(width=200))
+    speed_report.plot(results, folder / "speed.png")
+    wrong = [row for row in results["rows"] if row["dtype"] == "float32" and row["exact"] is None]
+    if wrong:
+        sys.exit(
+            "In float32 "
+            + ", ".join(f"{row['size']}: {row['what']}" for row in wrong)
+            + " differs from the reference."
+        )
+    return results
+
+
+if __name__ == "__main__":
+    main()

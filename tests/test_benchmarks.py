@@ -1,0 +1,283 @@
+"""The benchmarks at small size: ours answers as the reference does, what is counted is what is done, and all of it runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.utils.flop_counter import FlopCounterMode
+
+from tall_hf import LastTokenCollator
+from tall_hf.microworld import World
+
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks import (  # noqa: E402
+    budget,
+    meters,
+    reference,
+    scaling,
+    scaling_page,
+    sizes,
+    speed,
+    speed_rows,
+    training_profile,
+    translation_reuse,
+)
+
+
+LENGTH = 10
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return sizes.random_tall("tiny", LENGTH, beams=4, seed=0, device="cpu")
+
+
+@pytest.fixture
+def texts():
+    return sizes.number_texts(5, LENGTH, seed=0, vocab_size=200)
+
+
+def test_a_random_model_translates_to_the_length_it_is_told_and_a_word_is_a_token(tiny, texts):
+    model, processor = tiny
+    translations = model.translate(texts, processor)
+    assert [len(translation.split()) for translation in translations] == [LENGTH] * len(texts)
+    inputs = processor(text=texts, translations=translations, return_tensors="pt")
+    assert inputs["llm_input_ids"].shape == inputs["input_ids"].shape == (len(texts), LENGTH)
+    assert len(set(translations)) > 1
+
+
+@torch.no_grad()
+def test_the_references_logits_are_the_models_on_a_padded_batch(tiny, composed, texts):
+    for model, processor in (tiny, composed("gated")):
+        uneven = [text.rsplit(" ", count)[0] for count, text in enumerate(texts)]
+        translations = [text.rsplit(" ", 5 - count)[0] for count, text in enumerate(texts)]
+        encoded = processor(text=uneven, translations=translations, text_target=texts)
+        rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        batch = LastTokenCollator(processor)(rows)
+        batch.pop("labels")
+        written = batch["decoder_attention_mask"].bool()
+        ours = model(**batch).logits[written]
+        batch.pop("decoder_attention_mask")
+        torch.testing.assert_close(reference.logits(model, **batch)[written], ours)
+
+
+def test_complete_that_reads_again_writes_the_references_tokens(tiny, texts):
+    model, processor = tiny
+    wanted = [reference.complete(model, processor, text, 6) for text in texts[:2]]
+    ours = [model.complete(text, processor, max_words=6, refresh_words=1)[0] for text in texts[:2]]
+    assert ours == wanted
+    assert wanted != model.complete(texts[:2], processor, max_words=6)  # which reads once, so it could have differed
+
+
+@pytest.mark.parametrize("bridge", ["concat", "none"])
+def test_the_reference_refuses_what_the_authors_have_not(composed, bridge):
+    model, processor = composed(bridge)
+    with pytest.raises(ValueError, match=f"'{bridge}'"):
+        reference.next_token(model, processor, "דנה גרה")
+
+
+def test_the_budget_is_what_torch_counts():
+    model, _ = sizes.random_tall("tiny", LENGTH, beams=4, seed=0, device="cpu")
+    model.set_attn_implementation("eager")  # torch does not count its fused kernel
+    inputs = scaling.random_inputs(3, LENGTH, "cpu")
+    labels = torch.full((3, LENGTH), -100)
+    labels[:, -1] = 5
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs, labels=labels).loss.backward()
+    model.eval()
+    stages = budget.training_step(model, 3, LENGTH, LENGTH, LENGTH, 4)
+    assert sum(stage.flop for stage in stages) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+    with FlopCounterMode(display=False) as counter:
+        model.encoder.translator.generate(inputs["input_ids"])
+    counted = sum(stage.flop for stage in budget.translating(model, 3, LENGTH, LENGTH, 4, 4))
+    # `generate` projects the source once for each beam.
+    assert 0.7 * counter.get_total_flops() < counted <= counter.get_total_flops()
+
+
+def test_peak_memory_counts_what_is_held_at_a_time():
+    with meters.PeakMemory("cpu") as peak:
+        for _ in range(3):
+            torch.zeros(2**20, dtype=torch.uint8)
+    assert 2**20 <= peak.bytes < 2**20 + 2**16
+
+
+def test_the_quick_run(tmp_path):
+    # Loading takes a process of its own for each precision; a test below loads once.
+    rows = [name for name in speed.ROWS if name != "load"]
+    results = speed.main(["--quick", "--sizes", "tiny", "--rows", *rows, "--output", str(tmp_path)])
+    assert json.loads((tmp_path / "speed.json").read_text()) == json.loads(json.dumps(results))
+    assert (tmp_path / "speed.png").stat().st_size > 0
+    rows = {(row["what"].split()[0], row["dtype"]): row for row in results["rows"]}
+    assert {what for what, _ in rows} == {
+        "complete",
+        "missing",
+        "of",
+        "next",
+        "training",
+        "its",
+        "encode",
+    }
+    assert all(row["exact"] or row["settings"] for row in rows.values())
+    for (_, dtype), row in rows.items():
+        assert row["reference"] > 0
+        assert dtype == "bfloat16" or row["exact"] > 0
+    assert rows["complete", "float32"]["equal"] == "6/6 tokens"
+    assert rows["missing", "float32"]["equal"] == "8/8 tokens"
+    assert "refresh_words=0" in rows["complete", "float32"]["settings"]
+    assert results["ceilings"]["float32"]["flop_per_second"] > 0
+
+
+def test_loading_is_beside_touching(tiny):
+    (row,) = speed_rows.load(speed_rows.Subject("tiny", *tiny, [], speed.arguments(["--quick", "--device", "cpu"])))
+    assert row.exact > row.reference > 0
+
+
+def test_the_little_world_is_measured_too(tmp_path):
+    results = speed.main(
+        [
+            "--quick",
+            "--sizes",
+            "microworld",
+            "--no-bfloat16",
+            "--rows",
+            "missing word",
+            "training",
+            "--output",
+            str(tmp_path),
+        ]
+    )
+    assert [row["equal"] for row in results["rows"] if row["what"].startswith("missing word")] == ["8/8 tokens"]
+    assert all(row["exact"] for row in results["rows"])
+
+
+def test_an_answer_that_differs_is_no_exact_figure_and_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "complete", lambda model, processor, text, count: text + " 1" * count)
+    with pytest.raises(SystemExit, match="differs from the reference"):
+        speed.main(["--quick", "--sizes", "tiny", "--no-bfloat16", "--rows", "completion", "--output", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert row["exact"] is None
+    assert row["settings"]["rounding"] > 0
+
+
+def test_growth_is_measured_and_the_page_reads_it(tmp_path):
+    small = [
+        "--size",
+        "tiny",
+        "--llms",
+        "tiny",
+        "--batches",
+        "1",
+        "2",
+        "--lengths",
+        "5",
+        "--length",
+        "8",
+        "--step-sentences",
+        "2",
+    ]
+    small += ["--sentences", "12", "--padded-batch", "4", "--output", str(tmp_path)]
+    scaling.main([*small, "--parts", "batches", "memory"])
+    scaling.main([*small, "--parts", "padding", "models"])
+    growth = json.loads((tmp_path / "scaling.json").read_text())
+    assert set(growth) == {"batches", "memory", "padding", "models"}
+    as_they_come, by_length = growth["padding"]["rows"]
+    assert 0 <= by_length["padding_share"] < as_they_come["padding_share"] < 1
+    assert growth["models"]["rows"][0]["fits"]
+
+    text = scaling_page.page([], [growth])
+    assert "Not measured yet: `python -m benchmarks.scaling --parts processes`" in text
+    assert "| batch | length |" in text
+
+
+@pytest.mark.slow
+def test_growth_over_processes(tmp_path):
+    rows = scaling.main(
+        ["--parts", "processes", "--size", "tiny", "--length", "8", "--step-sentences", "2", "--output", str(tmp_path)]
+    )["processes"]
+    assert [row["processes"] for row in rows] == [1, 2]
+    assert rows[1]["efficiency"] > 0
+
+
+def test_the_page_computes_from_measured_rates_and_says_what_is_missing():
+    large = scaling.size_of(scaling_page.LLM, scaling_page.LENGTH)
+    assert scaling_page.page([], []).count(scaling_page.NOT_MEASURED) >= 6
+    measured = {
+        "machine": {"device": "some GPU"},
+        "ceilings": {"bfloat16": {"flop_per_second": 8e14}},
+        "rows": [{"size": "qwen", "dtype": "bfloat16", "what": "training step of 64 sentences, each", "share": 0.5}],
+    }
+    part = {"machine": meters.machine("cpu"), "options": {"size": "qwen", "dtype": "bfloat16", "seed": 0}}
+    growth = {
+        "processes": {**part, "rows": [{"processes": 1, "efficiency": 1.0}, {"processes": 2, "efficiency": 0.8}]}
+    }
+    hours = 1e8 * large["flop_per_training_sentence"] / (4e14 * 64 * 0.8) / 3600
+    text = scaling_page.page([measured], [growth])
+    assert f"| {hours:,.1f} hours |" in text
+    assert "| 400 TFLOP/s |" in text
+    # The rate of a CPU says nothing about GPUs.
+    assert f"{hours:,.1f} hours" not in scaling_page.page([measured | {"machine": {"device": "cpu"}}], [growth])
+
+
+def test_the_accelerate_configuration_of_64_gpus_can_be_read():
+    words = scaling_page.launch_command().split()
+    arguments = launch_command_parser().parse_args([*words[2:4], "--main_process_ip", "host", *words[4:]])
+    assert Path(ROOT, arguments.config_file).is_file()
+    arguments.config_file = str(ROOT / arguments.config_file)
+    arguments, _, _ = _validate_launch_command(arguments)
+    environment = prepare_multi_gpu_env(arguments)
+    assert (arguments.num_machines, arguments.num_processes) == (8, 64)
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    assert environment["FSDP_VERSION"] == "2"
+    assert environment["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "true"
+    assert "Qwen2DecoderLayer" in environment["FSDP_TRANSFORMER_CLS_TO_WRAP"]
+    assert arguments.training_script == "tall_hf.cli"
+
+
+def test_no_row_is_begun_after_the_time_is_up(tmp_path, capsys):
+    results = speed.main(["--quick", "--sizes", "tiny", "--no-bfloat16", "--minutes", "0", "--output", str(tmp_path)])
+    assert results["rows"] == []
+    assert results["left_out"] == [f"tiny, float32, {name}" for name in speed.ROWS]
+    assert "Left out for want of time: tiny, float32, training;" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_settings_cost_is_asked_of_a_trained_model(tmp_path, monkeypatch):
+    model, processor = sizes.microworld_tall(seed=0, device="cpu")
+    records = World().records()[1][:6]
+    monkeypatch.setattr(World, "records", lambda self, seed=0: ([], records))
+    monkeypatch.setattr(
+        speed, "predict_words", lambda model, processor, texts, translations: [r.missing_word for r in records]
+    )
+    options = speed.arguments(["--quick", "--trained", str(tmp_path / "nothing")])
+    assert speed.accuracies(options) == []
+    options.trained = str(tmp_path)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    found = speed.accuracies(options)
+    assert [row["setting"].split(":")[0] for row in found] == ["exact", "greedy translation", "bfloat16"]
+    assert {(row["questions"], row["accuracy"]) for row in found} == {(6, 1.0)}
+
+
+def test_the_same_translation_survives_whole():
+    model, processor = sizes.random_tall("tiny", LENGTH, beams=2, seed=0, device="cpu")
+    steady = {"steps": 3 * LENGTH, "best beam": 1.0, "all beams": 1.0}
+    # To a translator that reads no more than the last words, a sentence of the same words stays the same.
+    processor.max_source_length = 4
+    assert translation_reuse.surviving(model, processor, ["7 7 7 7 7 7 7 7"], words=3) == steady
+
+
+def test_the_smaller_benchmarks_run(capsys):
+    found = translation_reuse.main(["--sizes", "tiny", "--sentences", "2", "--words", "2", "--length", "6"])
+    assert found["tiny"]["steps"] == 2 * 2 * 6
+    assert all(0 <= found["tiny"][name] < 1 for name in ("best beam", "all beams"))
+    small = ["--size", "tiny", "--layers", "2", "--batch", "2", "--length", "5", "--repeats", "1", "--profile", "3"]
+    assert len(training_profile.main([*small, "--dtype", "bfloat16"])) == 4
+    assert "aten::" in capsys.readouterr().out
