@@ -82,11 +82,14 @@ def test_generation_settings_reach_generate(pipe):
 
 
 def test_streams_the_answer_to_a_single_text(pipe):
-    pipe = pipe("gated")
+    # Some random models add nothing to some texts.
+    pipe, text = next(
+        (made, text)
+        for made in map(pipe, parts.BRIDGES)
+        for text in parts.SENTENCES
+        if len(made(text, max_words=3)[0]["generated_text"].split()) > len(text.split()) + 1
+    )
     streamer = TextIteratorStreamer(pipe.processor.tokenizer)
-    # To some texts a random model adds nothing.
-    added = {text: len(pipe(text, max_words=3)[0]["generated_text"].split()) for text in parts.SENTENCES}
-    text = max(added, key=lambda text: added[text] - len(text.split()))
     [answer] = pipe(text, max_words=3, streamer=streamer)
     pieces = list(streamer)
     assert "".join(pieces) == answer["generated_text"]
