@@ -87,7 +87,7 @@ def test_streams_the_answer_to_a_single_text(pipe):
         (made, text)
         for made in map(pipe, parts.BRIDGES)
         for text in parts.SENTENCES
-        if len(made(text, max_words=3)[0]["generated_text"].split()) > len(text.split())
+        if made(text, max_words=3)[0]["generated_text"] != text
     )
     streamer = TextIteratorStreamer(pipe.processor.tokenizer)
     [answer] = pipe(text, max_words=3, streamer=streamer)
