@@ -188,6 +188,22 @@ def check_length(name: str, input_ids: torch.LongTensor, limit: int, past_length
         )
 
 
+def check_overflow(logits: torch.Tensor):
+    """Refuse float16 logits, (..., vocabulary), that are not numbers: some part went beyond the range of float16.
+
+    Raises:
+        FloatingPointError: a row's highest logit is infinite or not a number.
+    """
+    if logits.dtype != torch.float16 or torch.compiler.is_compiling():
+        return
+    # The highest alone: a token may be forbidden by minus infinity.
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise FloatingPointError(
+            "The logits are not finite: a part of this model has overflowed in float16, which ends at 65504. Load the model "
+            "in bfloat16 or float32, `from_pretrained(..., dtype=torch.bfloat16)`."
+        )
+
+
 def label_loss(
     logits: torch.Tensor, labels: torch.LongTensor, num_items_in_batch: torch.Tensor | int | None
 ) -> torch.Tensor:

@@ -16,6 +16,7 @@ from .configuration_layer_fusion import LayerFusionConfig
 from .frozen_parts_tall import (
     FrozenPartsModel,
     check_length,
+    check_overflow,
     in_dtype_of,
     label_loss,
     squeeze_padding,
@@ -143,6 +144,7 @@ class LayerFusionForCausalLM(LabelScoringMixin, FrozenPartsModel, GenerationMixi
 
         Raises:
             ValueError: there is no place for a vector of the source, or a place without one; or labels are all -100.
+            FloatingPointError: in evaluation mode, for an overflow in float16.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either `input_ids` or `inputs_embeds`.")
@@ -177,6 +179,8 @@ class LayerFusionForCausalLM(LabelScoringMixin, FrozenPartsModel, GenerationMixi
                 self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
             ),
         )
+        if not self.training:  # the Trainer tells of a loss that is not finite, with its step
+            check_overflow(outputs.logits)
         loss = None
         if labels is not None:
             logits = outputs.logits[:, :-1] if kept is None else outputs.logits

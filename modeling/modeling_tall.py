@@ -19,6 +19,7 @@ from .encoder_tall import TALLEncoder, TALLPreTrainedModel
 from .frozen_parts_tall import (
     FrozenPartsModel,
     check_length,
+    check_overflow,
     in_dtype_of,
     label_loss,
     squeeze_padding,
@@ -169,6 +170,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: for missing inputs, an input longer than a position table, or labels that are all -100.
+            FloatingPointError: in evaluation mode, for an overflow in float16.
         """
         if decoder_input_ids is None:
             raise ValueError(
@@ -224,6 +226,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
                 learned = labels != -100
                 hidden_states, labels = hidden_states[learned], labels[learned]
         logits = self.lm_head(hidden_states)
+        if not self.training:  # the Trainer tells of a loss that is not finite, with its step
+            check_overflow(logits)
         logits = logits + self.final_logits_bias.to(logits.device)
 
         loss = None if labels is None else label_loss(logits, labels, num_items_in_batch)

@@ -132,7 +132,10 @@ def hub(tmp_path_factory):
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_CACHE", f"{environment['HF_HOME']}/hub")
-        patch.setattr(constants, "AGENT_HARNESSES_PATH", f"{environment['HF_HOME']}/agent-harnesses.json")
+        # Which the lowest versions do not have.
+        patch.setattr(
+            constants, "AGENT_HARNESSES_PATH", f"{environment['HF_HOME']}/agent-harnesses.json", raising=False
+        )
         patch.setattr(constants, "ENDPOINT", served.endpoint)
         resolve = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)

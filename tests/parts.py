@@ -53,7 +53,7 @@ SENTENCES = ["דנה גרה", "יוסי גר בבית", "רות אוכלת תפ�
 TRANSLATIONS = ["Dana lives", "Yossi lives in the", "Ruth", "The girl reads a book about a big sea", "Hello world"]
 
 
-def _sentencepiece(lines, size) -> bytes:
+def _sentencepiece(lines, size, **settings) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines * 20),
@@ -66,6 +66,7 @@ def _sentencepiece(lines, size) -> bytes:
         unk_id=0,
         eos_id=1,
         minloglevel=2,
+        **settings,
     )
     return model.getvalue()
 
@@ -75,11 +76,11 @@ def _pieces(serialized: bytes) -> list[tuple[str, float]]:
     return [(model.IdToPiece(i), model.GetScore(i)) for i in range(model.GetPieceSize())]
 
 
-def _marian_tokenizer(folder: Path, source, target):
+def _marian_tokenizer(folder: Path, source, target, **settings):
     folder.mkdir(parents=True)
     vocab = ["</s>", "<unk>"]
     for name, lines in (("source.spm", source), ("target.spm", target)):
-        serialized = _sentencepiece(lines, 90)
+        serialized = _sentencepiece(lines, 90, **settings)
         (folder / name).write_bytes(serialized)
         vocab += [piece for piece, _ in _pieces(serialized) if piece not in vocab]
     vocab.append("<pad>")
@@ -116,8 +117,9 @@ def _translator_sizes(width, heads):
     }
 
 
-def marian(folder: Path, source, target, width, heads=4):
-    tokenizer = _marian_tokenizer(folder, source, target)
+def marian(folder: Path, source, target, width, heads=4, pieces=None, **sizes):
+    """(model, tokenizer); `pieces` are settings of sentencepiece, `sizes` of the configuration."""
+    tokenizer = _marian_tokenizer(folder, source, target, **pieces or {})
     config = transformers.MarianConfig(
         vocab_size=len(tokenizer.encoder),
         pad_token_id=tokenizer.pad_token_id,
@@ -125,7 +127,7 @@ def marian(folder: Path, source, target, width, heads=4):
         decoder_start_token_id=tokenizer.pad_token_id,
         forced_eos_token_id=None,
         activation_function="swish",
-        **_translator_sizes(width, heads),
+        **{**_translator_sizes(width, heads), **sizes},
     )
     model = transformers.MarianMTModel(config)
     model.final_logits_bias.normal_(std=0.3)  # real checkpoints have one, so its being dropped must show

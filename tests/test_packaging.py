@@ -8,6 +8,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +100,42 @@ def test_rooms_know_nothing_beyond_their_walls(room, beyond):
             if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == "tall_hf":
                 inside = node.module.split(".")[1:2] or [alias.name for alias in node.names]
                 assert not beyond.intersection(inside), f"{path.relative_to(ROOT)} imports {inside[0]}"
+
+
+def requirements() -> dict[str, SpecifierSet]:
+    """The ranges of versions in setup.cfg, of the package and of its extras, by name."""
+    lines = SETUP["options"]["install_requires"] + "".join(SETUP["options.extras_require"].values())
+    found = {}
+    for line in filter(None, lines.split("\n")):
+        requirement = Requirement(line)
+        if requirement.name != "tall-hf":
+            found[requirement.name] = found.get(requirement.name, SpecifierSet()) & requirement.specifier
+    return found
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_pinned_versions_are_those_that_setup_cfg_allows():
+    ranges, pinned = requirements(), pins("constraints.txt")
+    assert ranges.keys() == pinned.keys()
+    assert [name for name, version in pinned.items() if version not in ranges[name]] == []
+
+
+def test_the_floor_is_the_lowest_that_setup_cfg_allows():
+    lowest = {
+        name: {part.version for part in allowed if part.operator == ">="} for name, allowed in requirements().items()
+    }
+    floor = pins("constraints-floor.txt")
+    assert floor.pop("torch") == pins("constraints.txt")["torch"]  # see the job `torch-floor` of ci.yml
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    [tested] = re.findall(r"/torch==([\d.]+)/", workflow)
+    assert {Version(tested)} == set(map(Version, lowest.pop("torch")))
+    assert {name: {Version(version)} for name, version in floor.items()} == {
+        name: set(map(Version, versions)) for name, versions in lowest.items()
+    }
 
 
 def test_test_files_have_names_of_their_own():

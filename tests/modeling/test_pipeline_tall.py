@@ -82,9 +82,15 @@ def test_generation_settings_reach_generate(pipe):
 
 
 def test_streams_the_answer_to_a_single_text(pipe):
-    pipe = pipe("gated")
+    # Some random models add nothing to some texts.
+    pipe, text = next(
+        (made, text)
+        for made in map(pipe, parts.BRIDGES)
+        for text in parts.SENTENCES
+        if made(text, max_words=3)[0]["generated_text"] != text
+    )
     streamer = TextIteratorStreamer(pipe.processor.tokenizer)
-    [answer] = pipe(parts.SENTENCES[0], max_words=3, streamer=streamer)
+    [answer] = pipe(text, max_words=3, streamer=streamer)
     pieces = list(streamer)
     assert "".join(pieces) == answer["generated_text"]
     assert len(pieces) > 2
