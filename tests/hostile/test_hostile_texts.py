@@ -155,23 +155,26 @@ def special_ids(tokenizer):
 @pytest.mark.parametrize("translator", ["marian", "m2m_100", "nllb"])
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
 def test_special_tokens_in_a_text_are_text(composed, translator, token):
-    if (translator, token) == ("marian", "<pad>"):
-        pytest.skip("no letter of it is in the tiny vocabulary, where sentencepiece makes one piece of it")
+    if translator == "marian" and token in ("</s>", "<pad>"):
+        pytest.skip(
+            "the tiny vocabulary has no letter of it: sentencepiece makes one piece of it, which is a special token"
+        )
     _, processor = composed("gated", translator, LLMS[translator])
     inputs = processor(text=[f"דנה {token}", ""], translations=[f"Dana {token}", ""])
     for name, tokenizer in (("input_ids", processor.source_tokenizer), ("llm_input_ids", processor.llm_tokenizer)):
         row, around = inputs[name]
-        inside = [index for index in row if index in special_ids(tokenizer)]
-        assert inside == [index for index in around if name == "input_ids"]
+        special = special_ids(tokenizer)
+        expected = around if name == "input_ids" else []  # an empty translation still is one token
+        assert [index for index in row if index in special] == [index for index in expected if index in special]
     assert not special_ids(processor.tokenizer) & set(processor.encode_target(f"דנה {token}")[0])
 
 
-@pytest.mark.parametrize("code", [">>heb<<", ">>fra<< ", ">>en_he<<>>he<<"])
+@pytest.mark.parametrize("code", [">>heb<<", ">>fra<< ", ">>en_he<<>>he<<", ">> << "])
 def test_a_text_names_no_language_for_a_marian_translator(composed, code):
     _, processor = composed("gated")
+    first = processor.tokenizer.convert_tokens_to_ids("▁")
     for rows in (processor.encode_source(f"{code}דנה")["input_ids"], processor.encode_target(f"{code}דנה")):
-        # What is behind it, and something of it itself, are read.
-        assert len(rows[0]) > len(processor.encode_target("דנה")[0]) + 1
+        assert rows[0][0] == first  # a language would stand before it
 
 
 def test_special_tokens_of_a_prompt_are_special_unless_the_source_is_repeated(fused, monkeypatch):

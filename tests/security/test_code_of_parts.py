@@ -1,5 +1,6 @@
 """Code that lies in the repository of a part is never run: not by composing, and not by a model that has its configuration."""
 
+import contextlib
 import json
 import shutil
 
@@ -61,7 +62,7 @@ def test_an_unknown_type_is_refused(part_folders, with_code, canary):
 
 def test_the_code_would_run_if_it_were_trusted(with_code, canary):
     folder = with_code("Qwen2Config", model_type="evil")
-    with pytest.raises(Exception):  # noqa: B017 - whatever comes of it
+    with contextlib.suppress(Exception):  # whatever comes of it
         AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     assert canary.exists()
 
