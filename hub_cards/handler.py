@@ -42,7 +42,7 @@ _FOR_SAMPLING = ("temperature", "top_p")
 class OverloadedError(RuntimeError):
     """As many requests as may wait do so. A server that calls the handler in threads makes it the status `status_code`.
 
-    Inference Endpoints call it once at a time, and their own queue stands before it.
+    Inference Endpoints call it once at a time, so there it is never raised.
     """
 
     status_code = 503
