@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tall_hf import TALLForCausalLM
+from tall_hf import TALLForCausalLM, load_light
+from tall_hf.publishing import plan
+from tall_hf.training.light import WEIGHTS_NAME, save_light
 
 
 GATE = "encoder.gate"
@@ -103,6 +105,14 @@ def test_a_broken_file_is_refused_by_its_name(folder, way):
     assert "Download or save them again" in str(refused.value)
 
 
+def test_a_broken_light_checkpoint_is_refused_by_its_name(composed, tmp_path):
+    folder = save_light(*composed("gated"), tmp_path / "light")
+    path = folder / WEIGHTS_NAME
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(OSError, match="weights of .*light are corrupted or incomplete"):
+        load_light(folder)
+
+
 @pytest.mark.parametrize("shape", [(2,), (1, 1), (0,)])
 def test_a_weight_of_another_shape_is_refused(folder, shape):
     path = folder / "model.safetensors"
@@ -125,7 +135,5 @@ def test_an_index_does_not_lead_out_of_the_folder(folder, tmp_path):
     shutil.move(folder / "model.safetensors", outside)
     index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(outside), "../outside.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    from tall_hf.publishing import plan
-
     with pytest.raises(ValueError, match=r"\.\./outside\.safetensors"):
         plan(folder)

@@ -71,7 +71,8 @@ def handler(repository):
 def post(endpoint, body):
     """(status, answer) of a request with this body, an object or JSON already."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    response = get_session().post(endpoint, content=content, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    response = get_session().post(endpoint, content=content, headers=headers, timeout=300)
     return response.status_code, response.json()
 
 
