@@ -11,6 +11,7 @@ from .configuration_tall import (
     check_part,
     check_token_ids,
     check_types,
+    inherit_token_ids,
 )
 
 
@@ -99,10 +100,9 @@ class LayerFusionConfig(PreTrainedConfig):
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
         # It writes with the LLM, so its special tokens are the LLM's.
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"):
-            if getattr(self, name) is None:
-                setattr(self, name, getattr(self.llm_config, name, None))
-        self.tie_word_embeddings = bool(self.tie_word_embeddings)
+        inherit_token_ids(self, self.llm_config)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.llm_config, "tie_word_embeddings", False))
         # Read by AutoModel when the checkpoint is loaded through trust_remote_code.
         kwargs.setdefault(
             "auto_map",

@@ -30,6 +30,8 @@ _LARGEST = {
 # Translators keep a vector for each position; LLMs mostly turn theirs.
 _MOST_POSITIONS_OF_TRANSLATORS = 100_000
 
+_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+
 # The paper's Qwen2.5-0.5B experiment on Hebrew: what `TALLConfig()` describes when it is given no parts.
 _DEFAULT_PARTS = {
     "lr_hr_config": {
@@ -163,10 +165,9 @@ class TALLConfig(PreTrainedConfig):
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
         # The composite writes with the HR→LR decoder, so its special tokens are that decoder's unless said otherwise.
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "tie_word_embeddings"):
-            if getattr(self, name) is None:
-                setattr(self, name, getattr(self.hr_lr_config, name, None))
-        self.tie_word_embeddings = bool(self.tie_word_embeddings)
+        inherit_token_ids(self, self.hr_lr_config)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.hr_lr_config, "tie_word_embeddings", False))
         # Read by AutoModel and pipeline() when the checkpoint is loaded through trust_remote_code.
         kwargs.setdefault(
             "auto_map",
@@ -402,15 +403,26 @@ def _check_size(name, field, value, largest):
         )
 
 
+def inherit_token_ids(config, part):
+    """Take the special tokens that `config` leaves open from the part that writes; what is no token of that is none."""
+    size = getattr(part.get_text_config(), "vocab_size", None) or 0
+    for name in _TOKEN_IDS:
+        if getattr(config, name, 0) is None and _are_tokens(found := getattr(part, name, None), size):
+            setattr(config, name, found)
+
+
 def check_token_ids(config, vocab_size):
     """ValueError for a special token that is not in the vocabulary: it would be looked up in the embeddings."""
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+    for name in _TOKEN_IDS:
         value = getattr(config, name, None)
-        for index in value if isinstance(value, list) else [value]:
-            if index is not None and not 0 <= index < vocab_size:
-                raise ValueError(
-                    f"`{name}` is {value!r}, but the vocabulary that the model writes with has the tokens 0 to {vocab_size - 1}."
-                )
+        if value is not None and not _are_tokens(value, vocab_size):
+            raise ValueError(
+                f"`{name}` is {value!r}, but the vocabulary that the model writes with has the tokens 0 to {vocab_size - 1}."
+            )
+
+
+def _are_tokens(value, vocab_size):
+    return all(type(one) is int and 0 <= one < vocab_size for one in (value if isinstance(value, list) else [value]))
 
 
 def _check_positive(name, value):

@@ -130,6 +130,13 @@ def test_a_part_of_no_model_of_text_is_refused(kind, part, model_type):
         kind(**{part: {"model_type": model_type}})
 
 
+def test_a_token_outside_the_vocabulary_is_not_taken_over_from_a_part():
+    llm = {"model_type": "llama", "vocab_size": 10, "pad_token_id": -1, "bos_token_id": 9, "eos_token_id": [2, 10]}
+    config = LayerFusionConfig(llm_config=llm)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (None, 9, None)
+    assert LayerFusionConfig.from_dict(config.to_dict()).bos_token_id == 9
+
+
 def test_what_is_unknown_is_kept_and_what_is_missing_is_the_default(tmp_path):
     config = TALLConfig.from_dict({"model_type": "tall", "of_a_later_version": {"a": [1]}, "llm_config": None})
     assert config.of_a_later_version == {"a": [1]}
