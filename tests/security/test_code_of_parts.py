@@ -13,7 +13,10 @@ from tall_hf import TALLConfig, TALLForCausalLM, compose
 EVIL = """
 from pathlib import Path
 Path({canary!r}).write_text("run")
-from transformers import {base} as Evil
+from transformers import {base}
+
+class Evil({base}):  # transformers marks a class that it loads so
+    pass
 """
 
 
