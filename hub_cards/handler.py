@@ -17,12 +17,14 @@ import torch
 from transformers import pipeline
 
 
-# What a single request may ask for. An environment variable of the endpoint, such as TALL_MAX_BATCH_SIZE, moves a limit.
+# What a request may ask for, and how many there may be. An environment variable of the endpoint, such as
+# TALL_MAX_BATCH_SIZE, moves a limit.
 LIMITS = {
     "max_characters": 10_000,  # of each text; only the last few hundred tokens fit into the model's positions
     "max_batch_size": 32,  # texts of one request, which are read together
     "max_top_k": 50,  # next words of each text; each one asked for takes two beams
     "max_words": 100,  # words added to each text
+    "max_requests": 64,  # requests at a time, the one that is being answered and those that wait for their turn
 }
 # Beside these, the parameters for `generate` and what each may be; beams cost memory, as texts do.
 _GENERATE = {
@@ -35,6 +37,15 @@ _GENERATE = {
     "no_repeat_ngram_size": (int, 0, 100),
 }
 _FOR_SAMPLING = ("temperature", "top_p")
+
+
+class OverloadedError(RuntimeError):
+    """As many requests as may wait do so. A server that calls the handler in threads makes it the status `status_code`.
+
+    Inference Endpoints call it once at a time, so there it is never raised.
+    """
+
+    status_code = 503
 
 
 class EndpointHandler:
@@ -57,6 +68,7 @@ class EndpointHandler:
         self.pipe = pipeline(model=str(path), trust_remote_code=True, **_placement())
         # A tokenizer keeps state while it encodes, so requests that come in several threads take turns.
         self._turn = threading.Lock()
+        self._room = threading.BoundedSemaphore(self.limits["max_requests"])
 
     def __call__(self, data: dict) -> list:
         """Answer one request.
@@ -72,6 +84,7 @@ class EndpointHandler:
 
         Raises:
             ValueError: the request cannot be answered; the message is for whoever sent it. The server makes it a 400.
+            OverloadedError: too many requests wait already; this one may come again later.
         """
         texts, parameters = self._check(data)
         if not texts:
@@ -79,8 +92,13 @@ class EndpointHandler:
         settings = {name: value for name, value in parameters.items() if name not in _GENERATE}
         if generate_kwargs := {name: value for name, value in parameters.items() if name in _GENERATE}:
             settings["generate_kwargs"] = generate_kwargs
-        with self._turn:
-            return self.pipe(texts, batch_size=len(texts) if isinstance(texts, list) else 1, **settings)
+        if not self._room.acquire(blocking=False):
+            raise OverloadedError(f"{self.limits['max_requests']:,} requests are waiting already; try again later.")
+        try:
+            with self._turn:
+                return self.pipe(texts, batch_size=len(texts) if isinstance(texts, list) else 1, **settings)
+        finally:
+            self._room.release()
 
     def _check(self, data) -> tuple[str | list[str], dict]:
         if not isinstance(data, dict) or "inputs" not in data:

@@ -2,7 +2,17 @@
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_tall import SOURCE_FUSIONS, build_part, check_choice
+from .configuration_tall import (
+    SOURCE_FUSIONS,
+    build_part,
+    check_choice,
+    check_deviation,
+    check_fields,
+    check_part,
+    check_token_ids,
+    check_types,
+    inherit_token_ids,
+)
 
 
 MAPPING_TYPES = ("linear", "mlp")
@@ -75,9 +85,9 @@ class LayerFusionConfig(PreTrainedConfig):
     llm_config: dict | PreTrainedConfig | None = None
     source_fusion: str = "token_softmax"
     mapping_type: str = "linear"
-    end_vector_std: float = 0.0
-    initializer_range: float = 0.02
-    components: dict | None = None
+    end_vector_std: float | int = 0.0
+    initializer_range: float | int = 0.02
+    components: dict[str, dict] | None = None
     trainable_only: bool = False
     use_cache: bool = True
     tie_word_embeddings: bool | None = None
@@ -86,13 +96,13 @@ class LayerFusionConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        check_fields("config", kwargs, self.attribute_map)
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
         # It writes with the LLM, so its special tokens are the LLM's.
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"):
-            if getattr(self, name) is None:
-                setattr(self, name, getattr(self.llm_config, name, None))
-        self.tie_word_embeddings = bool(self.tie_word_embeddings)
+        inherit_token_ids(self, self.llm_config)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(self.llm_config, "tie_word_embeddings", False))
         # Read by AutoModel when the checkpoint is loaded through trust_remote_code.
         kwargs.setdefault(
             "auto_map",
@@ -114,9 +124,12 @@ class LayerFusionConfig(PreTrainedConfig):
         """Check every switch; each error says what would be accepted."""
         check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
         check_choice("mapping_type", self.mapping_type, MAPPING_TYPES)
-        std = self.end_vector_std
-        if isinstance(std, bool) or not isinstance(std, int | float) or not std >= 0:
-            raise ValueError(f"`end_vector_std` must be a number of at least 0, got {std!r}.")
+        for name in ("end_vector_std", "initializer_range"):
+            check_deviation(name, getattr(self, name))
+        check_types(self, LayerFusionConfig)
+        for name in self.sub_configs:
+            check_part(name, getattr(self, name))
+        check_token_ids(self, self.llm_config.get_text_config().vocab_size)
         if self.llm_config.is_encoder_decoder:
             raise ValueError(
                 f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "

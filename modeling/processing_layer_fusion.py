@@ -5,11 +5,15 @@ import contextlib
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows_tall import check_texts, ensure_padding, pad_rows, token_rows
+from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows
 
 
 class LayerFusionProcessor(ProcessorMixin):
     """The tokenizers of a LayerFusionForCausalLM, and the order of what its LLM reads.
+
+    Sources and answers are text: `</s>` inside one is read as it is written, not as a special token (but where the vocabulary
+    leaves no choice, as for TALLProcessor). Prompts are their author's own: special tokens in them are read as such, as
+    chat templates need it, unless the source is repeated in front.
 
     Args:
         tokenizer: the LLM's, which reads prompts and writes answers; the one saved at the root. Without a padding token it
@@ -63,7 +67,7 @@ class LayerFusionProcessor(ProcessorMixin):
             `text_target`, `labels` as long as `input_ids`.
 
         Raises:
-            ValueError: for numbers of texts that differ.
+            ValueError: for numbers of texts that differ, or a text with half of a surrogate pair.
             TypeError: for anything that is not text, or an unknown argument.
         """
         options = {**kwargs.pop("text_kwargs", {}), **kwargs}
@@ -75,7 +79,11 @@ class LayerFusionProcessor(ProcessorMixin):
                 "`text_target`, `source_lang` and `return_tensors`; it pads and truncates by itself."
             )
         texts = check_texts(text)
-        prompts = [prompt or ""] * len(texts) if prompt is None or isinstance(prompt, str) else check_texts(prompt)
+        prompts = (
+            check_texts(prompt or "") * len(texts)
+            if prompt is None or isinstance(prompt, str)
+            else check_texts(prompt)
+        )
         answers = None if text_target is None else check_texts(text_target)
         for name, others in (("prompts", prompts), ("answers", answers)):
             if others is not None and len(others) != len(texts):
@@ -83,8 +91,9 @@ class LayerFusionProcessor(ProcessorMixin):
         if self.repeat_source:
             prompts = [f"{self._cut(text)} {prompt}".strip() for text, prompt in zip(texts, prompts, strict=True)]
         with self.reading(source_lang):
-            sources = token_rows(self.source_tokenizer, texts, self.max_source_length, "source")
-        prompts = self._encode(prompts)
+            read = as_text(self.source_tokenizer, texts)
+            sources = token_rows(self.source_tokenizer, read, self.max_source_length, "source")
+        prompts = self._encode(prompts, split_special_tokens=self.repeat_source)  # what is repeated is text
         answers = None if answers is None else self.encode_answers(answers)
         rows = [self._row(len(source), prompt) for source, prompt in zip(sources, prompts, strict=True)]
         data = {
@@ -114,7 +123,7 @@ class LayerFusionProcessor(ProcessorMixin):
 
     def encode_answers(self, answers: list[str]) -> list[list[int]]:
         """Token ids of answers as `labels` hold them: with an end-of-text token, if the LLM has one, and no other special token."""
-        return [row + self._end for row in self._encode(answers)]
+        return [row + self._end for row in self._encode(answers, split_special_tokens=True)]
 
     def pad(self, rows: dict[str, list[list[int]]], return_tensors: str = "pt") -> BatchFeature:
         """Pad rows as a call makes them: sources on the right, the LLM's rows on the left, where generation needs it."""
@@ -142,7 +151,7 @@ class LayerFusionProcessor(ProcessorMixin):
 
     def _cut(self, text: str) -> str:
         """What the LLM reads of a source in its own tokens: no more of them than the encoder reads."""
-        ids = self._encode([text])[0]
+        ids = self._encode([text], split_special_tokens=True)[0]
         if self.max_source_length is None or len(ids) <= self.max_source_length:
             return text
         return self.tokenizer.decode(ids[: self.max_source_length])
@@ -155,8 +164,9 @@ class LayerFusionProcessor(ProcessorMixin):
     def _end(self) -> list[int]:
         return [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    def _encode(self, texts: list[str], split_special_tokens: bool = False) -> list[list[int]]:
+        options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens, "verbose": False}
+        return self.tokenizer(texts, **options)["input_ids"] if texts else []
 
     def _row(self, source_length: int, prompt: list[int]) -> list[int]:
         """Beginning of text, a place for each vector of the source, and the prompt."""

@@ -6,12 +6,15 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows_tall import check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
+from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
 from .words_tall import word_pieces
 
 
 class TALLProcessor(ProcessorMixin):
     """The target, source and LLM tokenizers, and what else it takes to write a TALL's inputs.
+
+    A text is text: `</s>` or `>>fra<<` inside it is read as it is written, not as a special token (where the vocabulary lets
+    the tokenizer choose: a sentencepiece unigram one, as mBART's, has `</s>` among its pieces).
 
     Args:
         tokenizer: the HR→LR translator's, which reads the prefix and writes the answer; the one saved at the root.
@@ -111,7 +114,8 @@ class TALLProcessor(ProcessorMixin):
             `text_target`, unpadded rows with `labels`, the whole target, in place of `decoder_input_ids`.
 
         Raises:
-            ValueError: for missing translations, numbers of texts that differ, or tensors asked for training rows.
+            ValueError: for missing translations, numbers of texts that differ, tensors asked for training rows, or a text
+                with half of a surrogate pair.
             TypeError: for anything that is not text.
         """
         options = {**kwargs.pop("text_kwargs", {}), **kwargs}
@@ -167,8 +171,9 @@ class TALLProcessor(ProcessorMixin):
 
     def encode_target(self, texts: str | list[str]) -> list[list[int]]:
         """Token ids of target texts as the HR→LR decoder writes them, without start and end tokens."""
-        texts = check_texts(texts)
-        return self.tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        texts = as_text(self.tokenizer, check_texts(texts))
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(text_target=texts, **options)["input_ids"] if texts else []
 
     def decode_target(self, ids) -> str:
         """Text of one row of target token ids."""
@@ -192,6 +197,7 @@ class TALLProcessor(ProcessorMixin):
         return self._word_pieces[vocab_size]
 
     def _source_rows(self, texts):
+        texts = as_text(self.source_tokenizer, texts)
         if self.pivot_lang is not None and f">>{self.pivot_lang}<<" in self.source_tokenizer.get_vocab():
             texts = [f">>{self.pivot_lang}<< {text}" for text in texts]
         return token_rows(self.source_tokenizer, texts, self.max_source_length, "source sentence")

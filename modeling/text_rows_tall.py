@@ -8,14 +8,27 @@ logger = logging.get_logger(__name__)
 
 
 def check_texts(texts: str | list[str]) -> list[str]:
-    """A list of texts from one or several; TypeError for anything else."""
+    """A list of texts from one or several.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a text with half of a surrogate pair, which is no character and no tokenizer reads.
+    """
     if isinstance(texts, str):
-        return [texts]
+        texts = [texts]
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         wrong = type(texts).__name__
         if isinstance(texts, list | tuple):
             wrong = f"a {wrong} holding {next(type(t).__name__ for t in texts if not isinstance(t, str))}"
         raise TypeError(f"Expected a text or a list of texts, got {wrong}.")
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"A text holds {ascii(text[error.start])} as its character {error.start + 1}, half of a surrogate pair, which "
+                "is no character. Read the text as UTF-8, or leave it out."
+            ) from None
     return list(texts)
 
 
@@ -27,14 +40,25 @@ def ensure_padding(tokenizer) -> None:
         raise ValueError(f"{type(tokenizer).__name__} has no padding and no end-of-text token; set its `pad_token`.")
 
 
+def as_text(tokenizer, texts: list[str]) -> list[str]:
+    """Texts of which a MarianTokenizer takes no beginning for the code of a language, such as `>>fra<<`."""
+    if not hasattr(tokenizer, "remove_language_code"):
+        return texts
+    return [f" {text}" if text.startswith(">>") else text for text in texts]
+
+
 def token_rows(tokenizer, texts: list[str], max_length: int | None, name: str) -> list[list[int]]:
-    """Token ids of texts with the tokenizer's special tokens; one that is too long is cut, with a warning that names it."""
+    """Token ids of texts with the tokenizer's special tokens around them; what looks like one inside a text is text.
+
+    One that is too long is cut, with a warning that names it.
+    """
     if not texts:
         return []
-    rows = tokenizer(texts, verbose=False)["input_ids"]
+    options = {"split_special_tokens": True, "verbose": False}
+    rows = tokenizer(texts, **options)["input_ids"]
     kept = "last" if tokenizer.truncation_side == "left" else "first"
     if max_length is not None and warn_if_longer(rows, max_length, name, kept):
-        rows = tokenizer(texts, truncation=True, max_length=max_length, verbose=False)["input_ids"]
+        rows = tokenizer(texts, truncation=True, max_length=max_length, **options)["input_ids"]
         if tokenizer.is_fast:
             # It would keep cutting's settings, and save them.
             tokenizer.backend_tokenizer.no_truncation()

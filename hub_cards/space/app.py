@@ -22,6 +22,7 @@ from transformers.utils import cached_file
 
 
 MAX_CHARACTERS = 1000
+MAX_WAITING = 32  # questions that wait for the model; gradio turns further ones away with a 503
 TOP_K = 5
 DEMO_OUTPUT = Path("outputs") / "demo"
 HINT = "Write the beginning of a sentence: its next words will stand here."
@@ -179,7 +180,7 @@ def build(demo: Demo) -> gr.Blocks:
         ]
         clear.click(lambda: ("", *empty), None, [sentence, *panels], cancels=answering, queue=False, **private)
         gr.api(next_words, api_name="next_words", concurrency_id="model")
-    return blocks
+    return blocks.queue(max_size=MAX_WAITING)
 
 
 def main() -> None:

@@ -131,9 +131,8 @@ def _language_model(model):
 
 
 def _load(auto_class, component):
-    return auto_class.from_pretrained(
-        component["name_or_path"], revision=component["revision"] or "main", use_safetensors=True
-    ).eval()
+    options = {"revision": component["revision"] or "main", "use_safetensors": True, "trust_remote_code": False}
+    return auto_class.from_pretrained(component["name_or_path"], **options).eval()
 
 
 def _last_word(sentence):

@@ -40,8 +40,17 @@ class Component:
         return cls(name, Path(config_file).parent.name)
 
     def load(self, auto_class, **kwargs):
-        """`auto_class.from_pretrained` of this very revision."""
-        return auto_class.from_pretrained(self.name_or_path, revision=self.revision or "main", **kwargs)
+        """`auto_class.from_pretrained` of this very revision; ValueError where code of the checkpoint's own would be run."""
+        options = {"revision": self.revision or "main", "trust_remote_code": False, **kwargs}
+        try:
+            return auto_class.from_pretrained(self.name_or_path, **options)
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"{self.name_or_path} can only be loaded by code of its own, which is not run here. Name a checkpoint of a "
+                "type that transformers itself knows."
+            ) from error
 
 
 def load_tokenizer(part: Component, token: str | bool | None = None):

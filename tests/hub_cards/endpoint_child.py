@@ -37,7 +37,8 @@ class Requests(BaseHTTPRequestHandler):
         except ValueError as error:
             self.respond(400, {"error": str(error)})
         except Exception as error:
-            self.respond(500, {"error": f"{type(error).__name__}: {error}"})
+            # What the handler turns away for want of room says by which status.
+            self.respond(getattr(error, "status_code", 500), {"error": f"{type(error).__name__}: {error}"})
 
     def respond(self, status, content):
         body = json.dumps(content).encode()
@@ -51,11 +52,15 @@ class Requests(BaseHTTPRequestHandler):
         """Nothing: standard output is for the port."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # of connections that nobody has taken yet
+
+
 if __name__ == "__main__":
     site_packages, folder = sys.argv[1:]
     sys.path.append(site_packages)
     assert importlib.util.find_spec("tall_hf") is None
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+    server = Server(("127.0.0.1", 0), Requests)
     server.endpoint = load_handler(folder)
     assert not [name for name in sys.modules if name.split(".")[0] == "tall_hf"]
     assert type(server.endpoint.pipe.model).__module__.startswith("transformers_modules.")

@@ -6,21 +6,27 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import parts
+import psutil
 import pytest
 import torch
 from huggingface_hub import InferenceClient, constants, get_session
 from huggingface_hub.errors import BadRequestError
+from nasty_texts import NO_TEXTS, TEXTS
 
 from tall_hf import publishing
 from tall_hf.hub_cards import handler as handler_module
-from tall_hf.hub_cards.handler import LIMITS, EndpointHandler
+from tall_hf.hub_cards.handler import LIMITS, EndpointHandler, OverloadedError
 
 
 CHILD = Path(__file__).with_name("endpoint_child.py")
+# What the memory of each endpoint is asked by.
+memory = {}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,8 @@ def endpoint(repository, tmp_path_factory):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "TALL_"))
     }
-    environment |= {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "1", "TALL_MAX_BATCH_SIZE": "6"}
+    environment |= {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "1"}
+    environment |= {"TALL_MAX_BATCH_SIZE": "6", "TALL_MAX_REQUESTS": "16"}
     command = [sys.executable, "-I", "-S", str(CHILD), sysconfig.get_path("purelib"), str(repository)]
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -50,6 +57,7 @@ def endpoint(repository, tmp_path_factory):
             assert port, process.communicate(timeout=10)[1][-3000:]
             patch.setattr(constants, "HF_HUB_OFFLINE", False)  # this machine's own address is all that is asked for
             patch.setenv("NO_PROXY", "127.0.0.1")
+            memory[f"http://127.0.0.1:{port}"] = psutil.Process(process.pid).memory_info
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
@@ -63,7 +71,8 @@ def handler(repository):
 def post(endpoint, body):
     """(status, answer) of a request with this body, an object or JSON already."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    response = get_session().post(endpoint, content=content, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    response = get_session().post(endpoint, content=content, headers=headers, timeout=300)
     return response.status_code, response.json()
 
 
@@ -112,11 +121,25 @@ def test_requests_at_the_same_time_get_their_own_answers(endpoint):
     assert len({json.dumps(answer) for _, answer in alone}) > 1
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\x00", "<script>alert(1)</script>", "🙂" * 20, "Hello", "א" * 10_000])
 @pytest.mark.parametrize("parameters", [{"top_k": 2}, {"max_words": 1}])
-def test_any_text_within_the_limits_is_answered(handler, text, parameters):
-    answer = handler({"inputs": text, "parameters": parameters})
-    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+def test_any_text_within_the_limits_is_answered(handler, parameters):
+    texts = [text for text in TEXTS.values() if len(text) <= LIMITS["max_characters"]] + ["א" * 10_000]
+    for start in range(0, len(texts), LIMITS["max_batch_size"]):
+        batch = texts[start : start + LIMITS["max_batch_size"]]
+        answers = handler({"inputs": batch, "parameters": parameters})
+        assert len(answers) == len(batch)
+        assert json.loads(json.dumps(answers, allow_nan=False)) == answers
+        if "max_words" in parameters:
+            assert all(
+                answer["generated_text"].startswith(text.rstrip())
+                for text, [answer] in zip(batch, answers, strict=True)
+            )
+
+
+def test_what_is_beyond_the_limits_or_no_text_is_refused(handler):
+    for text in [*NO_TEXTS.values(), *(text for text in TEXTS.values() if len(text) > LIMITS["max_characters"])]:
+        with pytest.raises(ValueError, match="surrogate pair|the limit is 10,000"):
+            handler({"inputs": ["שלום", text]})
 
 
 REFUSED = [
@@ -207,7 +230,7 @@ def test_a_request_is_not_changed(handler):
     assert data == {"inputs": ["שלום"], "parameters": {"max_words": 1, "max_new_tokens": 3}}
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", sorted(LIMITS.keys() - {"max_requests"}))
 def test_environment_variables_move_the_limits(repository, monkeypatch, limit):
     variable = f"TALL_{limit.upper()}"
     monkeypatch.setenv(variable, "2")
@@ -226,6 +249,56 @@ def test_environment_variables_move_the_limits(repository, monkeypatch, limit):
         monkeypatch.setenv(variable, wrong)
         with pytest.raises(ValueError, match=f"{variable} must be a positive whole number, got '{wrong}'"):
             EndpointHandler(str(repository))
+
+
+def test_one_request_too_many_is_turned_away(repository, monkeypatch):
+    answering, go_on = threading.Event(), threading.Event()
+
+    def pipe(texts, **settings):
+        answering.set()
+        assert go_on.wait(60)
+        return [{"generated_text": texts}]
+
+    monkeypatch.setenv("TALL_MAX_REQUESTS", "3")
+    monkeypatch.setattr(handler_module, "pipeline", lambda **settings: pipe)
+    handler = EndpointHandler(str(repository))
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(handler, {"inputs": "0"})
+        assert answering.wait(60)
+        waiting = [pool.submit(handler, {"inputs": str(i)}) for i in (1, 2)]
+        while handler._room._value:  # until both have come in
+            assert not any(one.done() for one in waiting)
+            time.sleep(0.01)
+        with pytest.raises(OverloadedError, match="3 requests are waiting already; try again later") as refused:
+            handler({"inputs": "3"})
+        assert refused.value.status_code == 503
+        # What is wrong is said all the same.
+        with pytest.raises(ValueError, match="must be text"):
+            handler({"inputs": 3})
+        go_on.set()
+        assert [one.result() for one in (first, *waiting)] == [[{"generated_text": str(i)}] for i in range(3)]
+    assert handler({"inputs": "4"}) == [{"generated_text": "4"}]
+
+
+def test_64_clients_get_their_own_answers_or_are_turned_away(endpoint):
+    bodies = [{"inputs": [text] * 2, "parameters": {"top_k": 1}} for text in parts.SENTENCES[:4]]
+    alone = [post(endpoint, body) for body in bodies]
+    before, start = memory[endpoint]().rss, threading.Barrier(64)
+
+    def ask(client):
+        start.wait(60)
+        return post(endpoint, bodies[client % 4])
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(ask, range(64)))
+    for client, (status, answer) in enumerate(answers):
+        if status == 503:
+            assert "16 requests are waiting already" in answer["error"]
+        else:
+            assert (status, answer) == alone[client % 4]
+    assert sum(status == 200 for status, _ in answers) >= 16
+    # One is computed at a time, so 64 take hardly more than one.
+    assert memory[endpoint]().rss - before < 200 * 2**20
 
 
 @pytest.mark.parametrize("path", ["", "org/name", "no/such/folder"])

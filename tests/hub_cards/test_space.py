@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import parts
 import pytest
 import yaml
 from huggingface_hub import HfApi
+from nasty_texts import NO_TEXTS, TEXTS
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf import compose
@@ -327,6 +329,45 @@ def test_half_of_a_character_is_refused_with_a_reason(app):
     """JSON can hold one, and the tokenizer would end in an error of its own."""
     with pytest.raises(ValueError, match="half of a surrogate pair"):
         app.check_text("שלום \ud800")
+
+
+def test_any_text_is_answered_or_refused_with_a_reason(app, composed):
+    demo = app.Demo.__new__(app.Demo)  # without a checkpoint
+    demo.model, demo.processor = composed("gated")
+    answered = 0
+    for text in [*TEXTS.values(), *NO_TEXTS.values()]:
+        try:
+            text = app.check_text(text)
+        except ValueError as error:
+            assert re.search("no word yet|the limit is 1,000|half of a surrogate pair", str(error))
+            continue
+        answered += 1
+        translation, words = demo.answer(text)
+        assert 0 < len(words) <= app.TOP_K and all(0 < score <= 1 + 1e-6 for _, score in words)
+        shown = app.page.tall_answer(translation, words, "he", demo.note_on(text))
+        assert "<script" not in shown and "<img" not in shown
+    assert answered > 30
+
+
+@pytest.mark.slow
+def test_64_clients_get_their_own_answers_or_are_turned_away(client, records):
+    texts = [record.truncated for record in records[:2]]
+    alone = [client.predict(text, api_name="/next_words") for text in texts]
+    with ThreadPoolExecutor(64) as pool:
+        jobs = [pool.submit(client.predict, texts[i % 2], api_name="/next_words") for i in range(64)]
+    answered = 0
+    for i, job in enumerate(jobs):
+        if (error := job.exception()) is None:
+            assert job.result() == alone[i % 2]
+            answered += 1
+        else:
+            assert "queue is full" in str(error).lower()
+    assert answered >= 32
+
+
+def test_what_waits_for_the_model_is_limited(app, composed):
+    demo = SimpleNamespace(name="m", on_hub=False, language="he", examples=[])
+    assert app.build(demo)._queue.max_size == app.MAX_WAITING == 32
 
 
 def test_html_is_text_and_a_long_sentence_gets_a_note(client):

@@ -122,6 +122,10 @@ def evaluate_classification(
         raise ValueError("There is no model to evaluate.")
     if wrong := [name for name in models if not _NAME.fullmatch(name)]:
         raise ValueError(f"A model's name is also a folder's: letters, digits, '_', '.', '+', '-'; got {wrong[0]!r}.")
+    if wrong := [language for language in languages if not _NAME.fullmatch(language)]:
+        raise ValueError(
+            f"A language's code is also part of a file's name: letters, digits, '_', '-'; got {wrong[0]!r}."
+        )
     for model in models.values():
         check_kind(model, LAYER_FUSION, token=token)
     asked = {

@@ -33,6 +33,7 @@ _PROCESSOR_CONFIG = "processor_config.json"
 _ACCOMPANYING = ("handler.py", "requirements.txt", "examples/next_words.py")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_SHARDS = "model-*-of-*.safetensors"
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,7 +55,7 @@ _PUBLISHED = (
     PINS_NAME,
     *_ACCOMPANYING,
     _WEIGHTS,
-    "model-*-of-*.safetensors",
+    _SHARDS,
     _INDEX,
     *CODE_PATTERNS,
     *_TOKENIZER_FILES,
@@ -188,7 +189,12 @@ def _weights(folder: Path) -> list[str]:
     """Names of the weights: those of the index, or the one file, which `from_pretrained` prefers."""
     whole, index = folder / _WEIGHTS, folder / _INDEX
     if index.is_file() and not whole.is_file():
-        return [_INDEX, *sorted(set(_read_json(index)["weight_map"].values()))]
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+        if wrong := [name for name in names if not _matches(name, (_SHARDS,)) or PurePosixPath(name).name != name]:
+            raise ValueError(
+                f"{index} names {wrong[0]!r}, which is no file of weights ({_SHARDS}) beside it; save the model again."
+            )
+        return [_INDEX, *names]
     if whole.is_file() and whole.stat().st_size > 1.01 * MAX_SHARD_SIZE:
         logger.warning(
             f"{whole} has {whole.stat().st_size / 1e9:.1f} GB in one file. Saved once more by `tall_hf.publishing.save` it is "

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
@@ -189,7 +190,13 @@ def load_light(
     check_pins(pins, frozen_fingerprint(model), folder)
     if getattr(config, "lora", None):
         add_lora(model, **config.lora)
-    result = model.load_state_dict(load_file(folder / WEIGHTS_NAME), strict=False)
+    try:
+        weights = load_file(folder / WEIGHTS_NAME)
+    except SafetensorError as error:
+        raise OSError(
+            f"The safetensors weights of {folder} are corrupted or incomplete ({error}). Download or save them again."
+        ) from error
+    result = model.load_state_dict(weights, strict=False)
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -1,0 +1,210 @@
+"""Broken and hostile configurations: refused with the field's name before anything is built, and never built for ever."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tall_hf import LayerFusionConfig, TALLConfig, TALLForCausalLM
+
+
+HUGE = 10**12
+NO_NUMBER = float("nan")
+# (class, field that is wrong, its value): the message names the field and shows the value.
+WRONG = [
+    *(
+        (kind, name, value)
+        for kind in (TALLConfig, LayerFusionConfig)
+        for name, value in [
+            ("use_cache", "yes"),
+            ("use_cache", 3),
+            ("trainable_only", 3),
+            ("initializer_range", "x"),
+            ("initializer_range", -1),
+            ("initializer_range", NO_NUMBER),
+            ("initializer_range", 10**400),
+            ("components", [1]),
+            ("components", {"llm": 3}),
+            ("pad_token_id", "a"),
+            ("pad_token_id", -5),
+            ("pad_token_id", HUGE),
+            ("eos_token_id", [1, "b"]),
+            ("eos_token_id", [1, HUGE]),
+            ("bos_token_id", 2.5),
+            ("source_fusion", ["last"]),
+            ("source_fusion", {}),
+            ("llm_config", 3),
+            ("llm_config", []),
+        ]
+    ),
+    (TALLConfig, "num_labels", HUGE),
+    (LayerFusionConfig, "num_labels", 10**9),
+    (TALLConfig, "decoder_start_token_id", HUGE),
+    (TALLConfig, "alignment_hidden_size", HUGE),
+    (TALLConfig, "bridge_attention_heads", HUGE),
+    (TALLConfig, "bridge_attention_heads", 999_999),
+    (TALLConfig, "look_ahead", HUGE),
+    (TALLConfig, "gate_init", [1]),
+    (TALLConfig, "alignment_dropout", NO_NUMBER),
+    (TALLConfig, "translation_generation_config", "x"),
+    (TALLConfig, "lora", "x"),
+    (TALLConfig, "is_encoder_decoder", "no"),
+    (LayerFusionConfig, "end_vector_std", float("inf")),
+    (LayerFusionConfig, "mapping_type", None),
+]
+# (class, part, its type, field, value): the message names part and field.
+WRONG_PARTS = [
+    *(
+        (TALLConfig, part, "marian", name, value)
+        for part in ("lr_hr_config", "hr_lr_config")
+        for name, value in [
+            ("d_model", "wide"),
+            ("d_model", -5),
+            ("d_model", 0),
+            ("d_model", HUGE),
+            ("encoder_layers", 10**9),
+            ("decoder_layers", 10**9),
+            ("encoder_ffn_dim", HUGE),
+            ("decoder_attention_heads", 0),
+            ("vocab_size", HUGE),
+            ("vocab_size", None),
+            ("max_position_embeddings", 10**8),
+            ("num_labels", 10**9),
+            ("dropout", "x"),
+        ]
+    ),
+    *(
+        (kind, "llm_config", model_type, name, value)
+        for kind in (TALLConfig, LayerFusionConfig)
+        for model_type, name, value in [
+            ("qwen2", "hidden_size", HUGE),
+            ("qwen2", "num_hidden_layers", 10**9),
+            ("llama", "num_key_value_heads", 0),
+            ("llama", "max_position_embeddings", -3),
+            ("llama", "intermediate_size", 2.5),
+            ("gpt2", "n_layer", 10**9),
+            ("bloom", "hidden_size", "a"),
+            ("opt", "word_embed_proj_dim", -1),
+        ]
+    ),
+    (LayerFusionConfig, "encoder_config", "mt5", "num_layers", 10**9),
+    (LayerFusionConfig, "encoder_config", "mt5", "d_kv", HUGE),
+    (LayerFusionConfig, "encoder_config", "xlm-roberta", "vocab_size", -1),
+]
+# transformers' own name of what GPT-2 calls otherwise.
+STANDARD_NAMES = {"n_layer": "num_hidden_layers"}
+
+
+def named(case):
+    return "-".join(getattr(one, "__name__", None) or repr(one)[:30] for one in case)
+
+
+@pytest.mark.parametrize("case", WRONG, ids=named)
+def test_a_wrong_value_is_refused_by_its_name(case):
+    kind, name, value = case
+    with pytest.raises(ValueError) as refused:
+        kind(**{name: value})
+    message = str(refused.value)
+    assert f"`{name}`" in message
+    shown = [repr(value), f"got {type(value).__name__}"] + ([f"{value:,}"] if isinstance(value, int) else [])
+    assert any(one in message for one in shown)
+    assert any(word in message for word in ("must be", "expected", "leaves", "has the tokens", "divisible"))
+
+
+@pytest.mark.parametrize("case", WRONG_PARTS, ids=named)
+def test_a_wrong_size_of_a_part_is_refused_by_its_name(case):
+    kind, part, model_type, name, value = case
+    with pytest.raises(ValueError) as refused:
+        kind(**{part: {"model_type": model_type, name: value}})
+    message = str(refused.value)
+    assert f"`{part}`" in message
+    assert STANDARD_NAMES.get(name, name) in message or name in message
+    assert str(value) in message or value is None
+
+
+@pytest.mark.parametrize("model_type", [3, None, ["marian"], {}, "tall-not", "vit", ""])
+@pytest.mark.parametrize(("kind", "part"), [(TALLConfig, "lr_hr_config"), (LayerFusionConfig, "encoder_config")])
+def test_a_part_of_no_model_of_text_is_refused(kind, part, model_type):
+    with pytest.raises(ValueError, match=f"`{part}`.*type"):
+        kind(**{part: {"model_type": model_type}})
+
+
+def test_a_token_outside_the_vocabulary_is_not_taken_over_from_a_part():
+    llm = {"model_type": "llama", "vocab_size": 10, "pad_token_id": -1, "bos_token_id": 9, "eos_token_id": [2, 10]}
+    config = LayerFusionConfig(llm_config=llm)
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (None, 9, None)
+    assert LayerFusionConfig.from_dict(config.to_dict()).bos_token_id == 9
+
+
+def test_what_is_unknown_is_kept_and_what_is_missing_is_the_default(tmp_path):
+    config = TALLConfig.from_dict({"model_type": "tall", "of_a_later_version": {"a": [1]}, "llm_config": None})
+    assert config.of_a_later_version == {"a": [1]}
+    assert config.llm_config.hidden_size == TALLConfig().llm_config.hidden_size
+
+
+@pytest.mark.parametrize("name", ["composed", "fused"])
+def test_a_hostile_config_is_refused_before_the_weights_are_read(request, name, tmp_path, monkeypatch):
+    model, _ = request.getfixturevalue(name)()
+    model.config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    saved["llm_config"]["num_hidden_layers"] = 10**9
+    (tmp_path / "config.json").write_text(json.dumps(saved), encoding="utf-8")
+    monkeypatch.setattr(type(model), "__init__", lambda *args, **kwargs: pytest.fail("It was built."))
+    with pytest.raises(
+        ValueError, match="`llm_config` has `num_hidden_layers` 1000000000, where a whole number from 0 to 2,000"
+    ):
+        type(model).from_pretrained(tmp_path)
+
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**31, 2**63, HUGE, 10**400]),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@pytest.mark.parametrize("name", ["composed", "fused"])
+@settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_change_to_a_config_is_an_error_or_a_config(request, name, data):
+    model, _ = request.getfixturevalue(name)()
+    saved = json.loads(model.config.to_json_string(use_diff=False))
+    part = data.draw(st.sampled_from([None, *type(model.config).sub_configs]))
+    changed = saved if part is None else saved[part]
+    # Fields that every configuration has are transformers' to check.
+    fields = type(model.config).__annotations__ if part is None else changed
+    field = data.draw(st.sampled_from(sorted(fields)))
+    if data.draw(st.booleans()):
+        changed[field] = data.draw(_VALUES)
+    else:
+        changed.pop(field, None)
+    try:
+        config = type(model.config).from_dict(saved)
+    except ValueError as error:
+        assert str(error)
+    else:
+        config.validate()
+        # Whatever is left can be built: nothing of it is of a size that no model has.
+        assert all(getattr(config, one).get_text_config().vocab_size <= 10_000_000 for one in config.sub_configs)
+
+
+def test_sizes_that_no_weight_has_are_refused(composed, tmp_path):
+    model, _ = composed("gated")
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    saved["hr_lr_config"]["decoder_ffn_dim"] += 8
+    (tmp_path / "config.json").write_text(json.dumps(saved), encoding="utf-8")
+    with pytest.raises(RuntimeError, match="size|shape"):
+        TALLForCausalLM.from_pretrained(tmp_path)
