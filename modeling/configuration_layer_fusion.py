@@ -2,7 +2,7 @@
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .configuration_tall import (
+from .part_configs_tall import (
     SOURCE_FUSIONS,
     build_part,
     check_choice,

@@ -1,36 +1,24 @@
 """TALLConfig: the three frozen parts' configurations and the switches of the trainable adapters between them."""
 
-import copy
+from transformers import AutoConfig, PreTrainedConfig
 
-from huggingface_hub.dataclasses import type_validator
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from .part_configs_tall import (
+    SOURCE_FUSIONS,
+    TRANSLATOR_TYPES,
+    build_part,
+    check_choice,
+    check_deviation,
+    check_fields,
+    check_part,
+    check_positive,
+    check_token_ids,
+    check_types,
+    inherit_token_ids,
+)
 
 
-SOURCE_FUSIONS = ("last", "global_softmax", "token_softmax")
 ALIGNMENT_TYPES = ("mlp", "linear", "identity")
 SOURCE_BRIDGES = ("marian", "gated", "concat", "none")
-TRANSLATOR_TYPES = ("marian", "m2m_100", "mbart")
-
-# More than any model has. Beyond these a configuration is broken or hostile, and to make it or its model would take all memory,
-# or never end, before the weights are looked at.
-_LARGEST = {
-    "vocab_size": 10_000_000,
-    **dict.fromkeys(("hidden_size", "d_model", "word_embed_proj_dim", "head_dim", "d_kv"), 200_000),
-    **dict.fromkeys(
-        ("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "n_inner"), 1_000_000
-    ),
-    **dict.fromkeys(
-        ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers"), 2_000
-    ),
-    **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 2_000),
-    "num_key_value_heads": 2_000,
-    "max_position_embeddings": 200_000_000,
-    "num_labels": 1_000_000,
-}
-# Translators keep a vector for each position; LLMs mostly turn theirs.
-_MOST_POSITIONS_OF_TRANSLATORS = 100_000
-
-_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 # The paper's Qwen2.5-0.5B experiment on Hebrew: what `TALLConfig()` describes when it is given no parts.
 _DEFAULT_PARTS = {
@@ -201,13 +189,13 @@ class TALLConfig(PreTrainedConfig):
         check_choice("source_bridge", self.source_bridge, SOURCE_BRIDGES)
         check_choice("source_fusion", self.source_fusion, SOURCE_FUSIONS)
         check_choice("alignment_type", self.alignment_type, ALIGNMENT_TYPES)
-        _check_positive("alignment_hidden_size", self.alignment_hidden_size)
+        check_positive("alignment_hidden_size", self.alignment_hidden_size)
         if self.alignment_hidden_size is not None and self.alignment_type != "mlp":
             raise ValueError(
                 f'`alignment_hidden_size` is of the alignments "mlp"; leave it out with `alignment_type` '
                 f"{self.alignment_type!r}."
             )
-        _check_positive("bridge_attention_heads", self.bridge_attention_heads)
+        check_positive("bridge_attention_heads", self.bridge_attention_heads)
         dropout = self.alignment_dropout
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"`alignment_dropout` must be a number in [0, 1), got {dropout!r}.")
@@ -322,111 +310,3 @@ class TALLConfig(PreTrainedConfig):
         if encoder and not decoder:
             return self.lr_hr_config.get_text_config(encoder=True)
         return self.hr_lr_config.get_text_config(decoder=decoder)
-
-
-def build_part(name, part, default):
-    """The configuration of a part: a copy of one, or made of a dict or of the `default` dict."""
-    # A config object is copied: sub-models write to theirs (dtype, attention), and callers may share one object.
-    if isinstance(part, PreTrainedConfig):
-        return copy.deepcopy(part)
-    if part is None:
-        part = default
-    if not isinstance(part, dict):
-        raise ValueError(f"`{name}` must be a configuration or a dict, got {type(part).__name__}.")
-    fields = {key: value for key, value in part.items() if key != "model_type"}
-    model_type = part.get("model_type", default["model_type"])
-    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        raise ValueError(
-            f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know."
-        )
-    config_class = CONFIG_MAPPING[model_type]
-    check_fields(name, fields, config_class.attribute_map)
-    try:
-        return config_class(**fields)
-    except Exception as error:  # each type has its own way to fail on a value it did not expect
-        raise ValueError(f"`{name}` is no configuration of type {model_type!r}: {error}") from error
-
-
-def check_choice(name, value, choices):
-    """ValueError for a value that is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
-
-def check_deviation(name, value):
-    """ValueError for what is no standard deviation to draw weights with."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
-        raise ValueError(f"`{name}` must be a number of at least 0 and at most 1000, got {value!r}.")
-
-
-def check_types(config, config_class):
-    """ValueError for a field that `config_class` declares and that is not of its type."""
-    for name, declared in config_class.__annotations__.items():
-        try:
-            type_validator(name, getattr(config, name), declared)
-        except TypeError as error:
-            raise ValueError(f"`{name}` of the configuration is of a wrong type: {error}.") from error
-
-
-def check_part(name, part):
-    """ValueError for a part that is no language model, or has a size that no model has."""
-    largest_sizes = dict(_LARGEST)
-    if part.model_type in TRANSLATOR_TYPES:
-        largest_sizes["max_position_embeddings"] = _MOST_POSITIONS_OF_TRANSLATORS
-    config = part.get_text_config()
-    if getattr(config, "vocab_size", None) is None:
-        raise ValueError(
-            f"`{name}` is of type {part.model_type!r} and has no `vocab_size`; it must be a model of text."
-        )
-    for field, largest in largest_sizes.items():
-        _check_size(name, field, getattr(config, field, None), largest)
-
-
-def check_fields(name, fields, attribute_map):
-    """ValueError for a size that no model has, in the dict that a configuration is to be made of."""
-    standard = {own: field for field, own in attribute_map.items()}
-    for own, value in fields.items():
-        if isinstance(value, dict):
-            check_fields(name, value, attribute_map)
-        elif (largest := _LARGEST.get(standard.get(own, own))) is not None:
-            _check_size(name, own, value, largest)
-
-
-def _check_size(name, field, value, largest):
-    # Some LLMs have sizes of their own for each layer; a model without its layers is a control of `compose`.
-    if value is None or isinstance(value, list | tuple):
-        return
-    smallest = 0 if "layer" in field else 1
-    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
-        raise ValueError(
-            f"`{name}` has `{field}` {value!r}, where a whole number from {smallest} to {largest:,} is expected."
-        )
-
-
-def inherit_token_ids(config, part):
-    """Take the special tokens that `config` leaves open from the part that writes; what is no token of that is none."""
-    size = getattr(part.get_text_config(), "vocab_size", None) or 0
-    for name in _TOKEN_IDS:
-        if getattr(config, name, 0) is None and _are_tokens(found := getattr(part, name, None), size):
-            setattr(config, name, found)
-
-
-def check_token_ids(config, vocab_size):
-    """ValueError for a special token that is not in the vocabulary: it would be looked up in the embeddings."""
-    for name in _TOKEN_IDS:
-        value = getattr(config, name, None)
-        if value is not None and not _are_tokens(value, vocab_size):
-            raise ValueError(
-                f"`{name}` is {value!r}, but the vocabulary that the model writes with has the tokens 0 to {vocab_size - 1}."
-            )
-
-
-def _are_tokens(value, vocab_size):
-    return all(type(one) is int and 0 <= one < vocab_size for one in (value if isinstance(value, list) else [value]))
-
-
-def _check_positive(name, value):
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"`{name}` must be a positive integer or None, got {value!r}.")
-    if value is not None and value > _LARGEST["intermediate_size"]:
-        raise ValueError(f"`{name}` must be at most {_LARGEST['intermediate_size']:,}, got {value:,}.")

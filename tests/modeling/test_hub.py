@@ -25,6 +25,7 @@ REMOTE_CODE = {
     "marian_tall.py",
     "modeling_tall.py",
     "parameters_tall.py",
+    "part_configs_tall.py",
     "pipeline_tall.py",
     "processing_tall.py",
     "text_rows_tall.py",

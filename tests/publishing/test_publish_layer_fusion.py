@@ -28,7 +28,7 @@ def test_the_plan_has_its_own_code_and_nothing_of_a_tall(folder):
         "configuration_layer_fusion.py",
         "modeling_layer_fusion.py",
         "processing_layer_fusion.py",
-        "configuration_tall.py",
+        "part_configs_tall.py",
         "frozen_parts_tall.py",
         "fusion_tall.py",
         "labels_layer_fusion.py",

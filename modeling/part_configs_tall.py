@@ -1,0 +1,140 @@
+"""What the configurations of both models share: those of their parts, and the checks before a model is built of one."""
+
+import copy
+
+from huggingface_hub.dataclasses import type_validator
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+
+SOURCE_FUSIONS = ("last", "global_softmax", "token_softmax")
+TRANSLATOR_TYPES = ("marian", "m2m_100", "mbart")
+
+# More than any model has. Beyond these a configuration is broken or hostile, and to make it or its model would take all memory,
+# or never end, before the weights are looked at.
+_LARGEST = {
+    "vocab_size": 10_000_000,
+    **dict.fromkeys(("hidden_size", "d_model", "word_embed_proj_dim", "head_dim", "d_kv"), 200_000),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "n_inner"), 1_000_000
+    ),
+    **dict.fromkeys(
+        ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers"), 2_000
+    ),
+    **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 2_000),
+    "num_key_value_heads": 2_000,
+    "max_position_embeddings": 200_000_000,
+    "num_labels": 1_000_000,
+}
+# Translators keep a vector for each position; LLMs mostly turn theirs.
+_MOST_POSITIONS_OF_TRANSLATORS = 100_000
+
+_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+
+
+def build_part(name, part, default):
+    """The configuration of a part: a copy of one, or made of a dict or of the `default` dict."""
+    # A config object is copied: sub-models write to theirs (dtype, attention), and callers may share one object.
+    if isinstance(part, PreTrainedConfig):
+        return copy.deepcopy(part)
+    if part is None:
+        part = default
+    if not isinstance(part, dict):
+        raise ValueError(f"`{name}` must be a configuration or a dict, got {type(part).__name__}.")
+    fields = {key: value for key, value in part.items() if key != "model_type"}
+    model_type = part.get("model_type", default["model_type"])
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know."
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    check_fields(name, fields, config_class.attribute_map)
+    try:
+        return config_class(**fields)
+    except Exception as error:  # each type has its own way to fail on a value it did not expect
+        raise ValueError(f"`{name}` is no configuration of type {model_type!r}: {error}") from error
+
+
+def check_choice(name, value, choices):
+    """ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_deviation(name, value):
+    """ValueError for what is no standard deviation to draw weights with."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
+        raise ValueError(f"`{name}` must be a number of at least 0 and at most 1000, got {value!r}.")
+
+
+def check_positive(name, value):
+    """ValueError for what is neither None nor a size that a model may have."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"`{name}` must be a positive integer or None, got {value!r}.")
+    if value is not None and value > _LARGEST["intermediate_size"]:
+        raise ValueError(f"`{name}` must be at most {_LARGEST['intermediate_size']:,}, got {value:,}.")
+
+
+def check_types(config, config_class):
+    """ValueError for a field that `config_class` declares and that is not of its type."""
+    for name, declared in config_class.__annotations__.items():
+        try:
+            type_validator(name, getattr(config, name), declared)
+        except TypeError as error:
+            raise ValueError(f"`{name}` of the configuration is of a wrong type: {error}.") from error
+
+
+def check_part(name, part):
+    """ValueError for a part that is no language model, or has a size that no model has."""
+    largest_sizes = dict(_LARGEST)
+    if part.model_type in TRANSLATOR_TYPES:
+        largest_sizes["max_position_embeddings"] = _MOST_POSITIONS_OF_TRANSLATORS
+    config = part.get_text_config()
+    if getattr(config, "vocab_size", None) is None:
+        raise ValueError(
+            f"`{name}` is of type {part.model_type!r} and has no `vocab_size`; it must be a model of text."
+        )
+    for field, largest in largest_sizes.items():
+        _check_size(name, field, getattr(config, field, None), largest)
+
+
+def check_fields(name, fields, attribute_map):
+    """ValueError for a size that no model has, in the dict that a configuration is to be made of."""
+    standard = {own: field for field, own in attribute_map.items()}
+    for own, value in fields.items():
+        if isinstance(value, dict):
+            check_fields(name, value, attribute_map)
+        elif (largest := _LARGEST.get(standard.get(own, own))) is not None:
+            _check_size(name, own, value, largest)
+
+
+def _check_size(name, field, value, largest):
+    # Some LLMs have sizes of their own for each layer; a model without its layers is a control of `compose`.
+    if value is None or isinstance(value, list | tuple):
+        return
+    smallest = 0 if "layer" in field else 1
+    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+        raise ValueError(
+            f"`{name}` has `{field}` {value!r}, where a whole number from {smallest} to {largest:,} is expected."
+        )
+
+
+def inherit_token_ids(config, part):
+    """Take the special tokens that `config` leaves open from the part that writes; what is no token of that is none."""
+    size = getattr(part.get_text_config(), "vocab_size", None) or 0
+    for name in _TOKEN_IDS:
+        if getattr(config, name, 0) is None and _are_tokens(found := getattr(part, name, None), size):
+            setattr(config, name, found)
+
+
+def check_token_ids(config, vocab_size):
+    """ValueError for a special token that is not in the vocabulary: it would be looked up in the embeddings."""
+    for name in _TOKEN_IDS:
+        value = getattr(config, name, None)
+        if value is not None and not _are_tokens(value, vocab_size):
+            raise ValueError(
+                f"`{name}` is {value!r}, but the vocabulary that the model writes with has the tokens 0 to {vocab_size - 1}."
+            )
+
+
+def _are_tokens(value, vocab_size):
+    return all(type(one) is int and 0 <= one < vocab_size for one in (value if isinstance(value, list) else [value]))
