@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 LOCK_NAME = ".lock"
 # What an unfinished file's name ends in; a killed process leaves one behind, which nobody reads.
 _UNFINISHED = ".unfinished"
+# What a disk without room says, and a user whose share of it is used up.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # A write that failed for want of room leaves less than this behind.
 _FULL = 2**20
 
@@ -23,13 +25,43 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process is at work there.
+        OSError: the folder cannot be written to.
     """
-    lock = FileLock(Path(folder, LOCK_NAME), timeout=0)
+    with _held(Path(folder, LOCK_NAME), folder):
+        yield
+
+
+@contextlib.contextmanager
+def locked_name(path: str | os.PathLike) -> Iterator[None]:
+    """Likewise for what is put in its place as a whole, and may not be there yet: the lock lies beside it.
+
+    Raises:
+        BlockingIOError: another process is writing it.
+        OSError: its folder cannot be made or written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path.with_name(f".{path.name}{LOCK_NAME}"), path):
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
+        # For the message to those who are kept out; the lock itself is the system's, and Windows lets nobody write there.
+        with contextlib.suppress(PermissionError):
+            path.write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout as error:
-        raise BlockingIOError(
-            f"Another process is at work in {folder}; wait for it, or name another folder."
+        holder = path.read_text(encoding="ascii", errors="replace").strip()
+        who = f"Another process (pid {holder})" if holder.isdigit() else "Another process"
+        raise BlockingIOError(f"{who} is at work in {folder}; wait for it, or name another folder.") from error
+    except OSError as error:
+        lock.release()
+        raise OSError(
+            error.errno,
+            f"{folder} cannot be written to ({error}). Name another folder, or make room or the right to write there.",
         ) from error
     try:
         yield
@@ -73,7 +105,7 @@ def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL
+        is_full = getattr(error, "errno", None) in _NO_ROOM or shutil.disk_usage(folder).free < _FULL
         if not is_full:
             raise
         raise OSError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error
