@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 
@@ -50,15 +51,11 @@ def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
-        # For the message to those who are kept out; the lock itself is the system's, and Windows lets nobody write there.
-        with contextlib.suppress(PermissionError):
-            path.write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout as error:
-        holder = path.read_text(encoding="ascii", errors="replace").strip()
-        who = f"Another process (pid {holder})" if holder.isdigit() else "Another process"
+        pid = _opened_by(path)
+        who = "Another process" if pid is None else f"Another process (pid {pid})"
         raise BlockingIOError(f"{who} is at work in {folder}; wait for it, or name another folder.") from error
     except OSError as error:
-        lock.release()
         raise OSError(
             error.errno,
             f"{folder} cannot be written to ({error}). Name another folder, or make room or the right to write there.",
@@ -67,6 +64,16 @@ def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _opened_by(path: Path) -> int | None:
+    """The id of the process that has a file open, of several the oldest, which started the others; None if it is not seen."""
+    path, found = os.path.realpath(path), []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+            if any(file.path == path for file in process.open_files()):
+                found.append((process.create_time(), process.pid))
+    return min(found)[1] if found else None
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from tall_hf.classification import (
     read_training_examples,
 )
 from tall_hf.data.examples import check_output, prepare_examples
+from tall_hf.files import full_disk_named
 from tall_hf.kinds import LAYER_FUSION, check_kind
 from tall_hf.layer_fusion import compose_layer_fusion
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
@@ -99,7 +100,8 @@ def register(app: typer.Typer, user_errors: type) -> typer.Typer:
                 mapping_type=str(mapping_type),
                 end_vector_std=end_vector_std,
             )
-            saving.save(model, processor, output)
+            with full_disk_named(output.parent, "Free some space, then run the same command again."):
+                saving.save(model, processor, output)
         table = Table(title="Parameters", title_justify="left")
         table.add_column("module")
         for column in ("total", "trained"):
