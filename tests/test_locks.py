@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tall_hf.files import LOCK_NAME, full_disk_named, locked, locked_name
+from tall_hf.files import full_disk_named, locked, locked_aside
 
 
 def hold(take, path, held):
@@ -15,7 +15,7 @@ def hold(take, path, held):
         signal.pause()
 
 
-@pytest.mark.parametrize("take", [locked, locked_name])
+@pytest.mark.parametrize("take", [locked, locked_aside])
 def test_a_second_process_is_told_the_holder_until_that_is_killed(take, tmp_path):
     context = multiprocessing.get_context("spawn")
     held = context.Event()
@@ -32,9 +32,12 @@ def test_a_second_process_is_told_the_holder_until_that_is_killed(take, tmp_path
             pass
 
 
-def test_the_lock_of_a_name_lies_beside_it(tmp_path):
-    with locked_name(tmp_path / "new" / "model"):
-        assert [path.name for path in (tmp_path / "new").iterdir()] == [f".model{LOCK_NAME}"]
+def test_nothing_is_left_of_the_folder_aside(tmp_path):
+    with pytest.raises(KeyError), locked_aside(tmp_path / "new" / "model") as aside:
+        assert aside.parent == tmp_path / "new" and aside.name.startswith(".")
+        (aside / "half").write_text("half")
+        raise KeyError
+    assert not list((tmp_path / "new").iterdir())
 
 
 @pytest.mark.parametrize(("code", "name"), [(28, "No space"), (122, "quota")])

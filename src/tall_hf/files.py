@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 LOCK_NAME = ".lock"
 # What an unfinished file's name ends in; a killed process leaves one behind, which nobody reads.
 _UNFINISHED = ".unfinished"
+# Likewise of a folder in which another one is made.
+_ASIDE = ".saving"
 # What a disk without room says, and a user whose share of it is used up.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # A write that failed for want of room leaves less than this behind.
@@ -22,7 +24,7 @@ _FULL = 2**20
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep a second command out of a folder that exists; a killed process holds no lock.
+    """Keep a second command out of a folder; a killed process holds no lock.
 
     Raises:
         BlockingIOError: another process is at work there.
@@ -33,23 +35,29 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_name(path: str | os.PathLike) -> Iterator[None]:
-    """Likewise for what is put in its place as a whole, and may not be there yet: the lock lies beside it.
+def locked_aside(folder: str | os.PathLike) -> Iterator[Path]:
+    """A hidden folder to make another one in, which is beside it; one process has it at a time, and it is removed after.
+
+    What a killed process has left in it is found there by the next one.
 
     Raises:
-        BlockingIOError: another process is writing it.
-        OSError: its folder cannot be made or written to.
+        BlockingIOError: another process is making that folder.
+        OSError: the folder around cannot be made or written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path.with_name(f".{path.name}{LOCK_NAME}"), path):
-        yield
+    folder = Path(folder)
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
+    with _held(aside / LOCK_NAME, folder):
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
     lock = FileLock(path, timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         pid = _opened_by(path)

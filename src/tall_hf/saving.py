@@ -1,16 +1,14 @@
 """Write a model and its processor to a folder, whole or not at all, and find it where a training wrote it."""
 
 import fnmatch
-import glob
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tall_hf.files import locked_name
+from tall_hf.files import locked_aside
 from tall_hf.kinds import ModelKind, check_kind, kind_of
 
 
@@ -18,8 +16,6 @@ from tall_hf.kinds import ModelKind, check_kind, kind_of
 MAX_SHARD_SIZE = 5 * 10**9
 # Where `tall train` saves, in its `output_dir`.
 MODEL_FOLDER = "model"
-# What a folder's name ends in that a model is saved in, to be put in its place; a killed process leaves one behind.
-_ASIDE = ".saving"
 # What a saved model consists of; a folder with anything else in it is not replaced.
 _OWN_FILES = (
     "*.safetensors",
@@ -51,30 +47,24 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.Pat
     if getattr(model.config, "lora", None):
         raise ValueError(f"The model has LoRA ({model.config.lora}); merge it first, with `merge_lora(model)`.")
     folder = check_output(folder)
-    with locked_name(folder):
-        _remove_leftovers(folder)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", suffix=_ASIDE) as aside:
-            staging = Path(aside) / "new"
-            model.save_pretrained(staging, max_shard_size=MAX_SHARD_SIZE)
-            processor.save_pretrained(staging)
-            old = Path(aside) / "old"
-            if folder.exists():
-                folder.rename(old)
-            try:
-                staging.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
+    with locked_aside(folder) as aside:
+        staging, old = aside / "new", aside / "old"
+        # Of a process that was killed, perhaps between the two renames below.
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
+        model.save_pretrained(staging, max_shard_size=MAX_SHARD_SIZE)
+        processor.save_pretrained(staging)
+        if folder.exists():
+            folder.rename(old)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
     return folder
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed in `save` left beside a folder; an old model moved aside is put back."""
-    for aside in folder.parent.glob(f".{glob.escape(folder.name)}-*{_ASIDE}"):
-        if (aside / "old").is_dir() and not folder.exists():
-            (aside / "old").rename(folder)
-        shutil.rmtree(aside)
 
 
 def check_output(folder: str | os.PathLike) -> Path:

@@ -17,6 +17,7 @@ HEAD = (
 NAMES = {
     "translate": "translates (`tall prepare`)",
     "prepare": "cleans, tokenises, puts in place (`tall prepare`)",
+    "step": "trains, between checkpoints (`tall train`)",
     "train": "trains and saves (`tall train`)",
     "checkpoint": "writes a checkpoint (`tall train`)",
     "evaluate": "evaluates (`tall evaluate`)",

@@ -4,6 +4,8 @@ With FAULTS_REPORT=FILE each trial leaves a line of JSON there; `python tests/fa
 docs/guarantees.md of them.
 """
 
+import dataclasses
+
 import pytest
 
 
@@ -47,6 +49,14 @@ def test_many_kills(request, trials, name, in_write):
 @pytest.mark.parametrize("in_write", [False, True], ids=["moment", "write"])
 def test_kills_of_what_comes_before_and_after_translating(trials, preparing, in_write):
     check(trials, preparing, [1, 2], in_write)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_kills_between_checkpoints(trials, training):
+    """Half of the moments above are of saving, and files are written nowhere else; these are of the steps."""
+    steps = dataclasses.replace(training, name="step", phases=("training",))
+    assert any(line["redone"] for line in check(trials, steps, range(1, 1 + MOMENTS), False))
 
 
 @pytest.mark.slow
