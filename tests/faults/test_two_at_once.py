@@ -44,7 +44,7 @@ def test_of_two_who_publish_one_is_told_of_the_other(publishing_trials, publishi
     """The first is stopped while a file goes up; meanwhile the second is done."""
     trials, job = publishing_trials, publishing_job
     expected = trials.undisturbed(job)
-    folder = trials.root / "twice"
+    folder = trials.root / "published-by-two"
     job.before(folder)
     first = trials.start(job, folder, "first", fault=begun(expected, job))
     assert trials.runner.wait(first) == {"stopped": signal.SIGSTOP}
