@@ -25,7 +25,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 export TEXT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench test-peer test-floor
+.PHONY: help demo test test-all lint format bench test-peer test-floor
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -35,6 +35,9 @@ demo: $(VENV)/.installed ## compose, train, compare, save and reload a small TAL
 
 test: $(VENV)/.installed-dev ## run the tests that take seconds
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-dev ## run every test, those that take minutes too
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and formatting
 	$(BIN)/ruff check .

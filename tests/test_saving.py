@@ -39,6 +39,20 @@ def test_an_interrupted_save_leaves_the_old_one(fresh, tmp_path, monkeypatch):
     assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
 
 
+def test_what_a_killed_save_left_is_taken_back_and_removed(fresh, tmp_path, monkeypatch):
+    model, processor = fresh("gated")
+    folder = publishing.save(model, processor, tmp_path / "tall")
+    aside = tmp_path / ".tall.saving"
+    (aside / "new").mkdir(parents=True)
+    (aside / "new" / "config.json").write_text("{")
+    folder.rename(aside / "old")  # killed between the renames
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(processor, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
+        publishing.save(model, processor, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["tall"]
+    assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
+
+
 def test_lora_is_merged_first(fresh, tmp_path):
     pytest.importorskip("peft")
     model, processor = fresh("gated")

@@ -7,34 +7,81 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 
 LOCK_NAME = ".lock"
 # What an unfinished file's name ends in; a killed process leaves one behind, which nobody reads.
 _UNFINISHED = ".unfinished"
+# Likewise of a folder in which another one is made.
+_ASIDE = ".saving"
+# What a disk without room says, and a user whose share of it is used up.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # A write that failed for want of room leaves less than this behind.
 _FULL = 2**20
 
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep a second command out of a folder that exists; a killed process holds no lock.
+    """Keep a second command out of a folder; a killed process holds no lock.
 
     Raises:
         BlockingIOError: another process is at work there.
+        OSError: the folder cannot be written to.
     """
-    lock = FileLock(Path(folder, LOCK_NAME), timeout=0)
+    with _held(Path(folder, LOCK_NAME), folder):
+        yield
+
+
+@contextlib.contextmanager
+def locked_aside(folder: str | os.PathLike) -> Iterator[Path]:
+    """A hidden folder to make another one in, which is beside it; one process has it at a time, and it is removed after.
+
+    What a killed process has left in it is found there by the next one.
+
+    Raises:
+        BlockingIOError: another process is making that folder.
+        OSError: the folder around cannot be made or written to.
+    """
+    folder = Path(folder)
+    aside = folder.with_name(f".{folder.name}{_ASIDE}")
+    with _held(aside / LOCK_NAME, folder):
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
+    lock = FileLock(path, timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise BlockingIOError(
-            f"Another process is at work in {folder}; wait for it, or name another folder."
+        pid = _opened_by(path)
+        who = "Another process" if pid is None else f"Another process (pid {pid})"
+        raise BlockingIOError(f"{who} is at work in {folder}; wait for it, or name another folder.") from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{folder} cannot be written to ({error}). Name another folder, or make room or the right to write there.",
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _opened_by(path: Path) -> int | None:
+    """The id of the process that has a file open, of several the oldest, which started the others; None if it is not seen."""
+    path, found = os.path.realpath(path), []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is another user's
+            if any(file.path == path for file in process.open_files()):
+                found.append((process.create_time(), process.pid))
+    return min(found)[1] if found else None
 
 
 @contextlib.contextmanager
@@ -73,7 +120,7 @@ def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL
+        is_full = getattr(error, "errno", None) in _NO_ROOM or shutil.disk_usage(folder).free < _FULL
         if not is_full:
             raise
         raise OSError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error

@@ -3,11 +3,12 @@
 import fnmatch
 import json
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from tall_hf.files import locked_aside
 from tall_hf.kinds import ModelKind, check_kind, kind_of
 
 
@@ -39,18 +40,22 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.Pat
     """Save model and processor aside, then put the folder in its place; a model that was saved there is replaced.
 
     Raises:
+        BlockingIOError: another process is saving a model there.
         FileExistsError: `folder` holds something that is not a saved model of this package.
         ValueError: the model has LoRA that is not merged, which only this package could load.
     """
     if getattr(model.config, "lora", None):
         raise ValueError(f"The model has LoRA ({model.config.lora}); merge it first, with `merge_lora(model)`.")
     folder = check_output(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
-        staging = Path(aside) / "new"
+    with locked_aside(folder) as aside:
+        staging, old = aside / "new", aside / "old"
+        # Of a process that was killed, perhaps between the two renames below.
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
         model.save_pretrained(staging, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(staging)
-        old = Path(aside) / "old"
         if folder.exists():
             folder.rename(old)
         try:

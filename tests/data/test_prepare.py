@@ -201,7 +201,10 @@ def test_bad_outputs(run, tmp_path):
     with pytest.raises(ValueError, match="none is left"):
         run(tmp_path / "bad", ["שלום"])
     assert not list((tmp_path / "bad").glob("[!.]*")) and not (tmp_path / "bad" / ".preparing").exists()
-    with FileLock(tmp_path / "bad" / ".lock"), pytest.raises(BlockingIOError, match="Another process is at work"):
+    with (
+        FileLock(tmp_path / "bad" / ".lock"),
+        pytest.raises(BlockingIOError, match=r"Another process \(pid \d+\) is at work"),
+    ):
         run(tmp_path / "bad")
     assert len(run(tmp_path / "bad")["train"]) > 30
 

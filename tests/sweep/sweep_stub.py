@@ -16,7 +16,7 @@ def train(arguments, folder):
     settings = dict(one.split("=", 1) for one in arguments if "=" in one)
     steps, batch_size = int(settings.get("max_steps", 8)), 4
     seed = int(settings.get("seed", 0))
-    (folder / "model").mkdir(parents=True)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
     # Twice as good half-way as at the start; every seed a little better.
     history = [
         {"step": step, "eval_last_word_accuracy": (0.4 + 0.1 * seed) * step / steps}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from sweep_grids import BASE
 from typer.testing import CliRunner
@@ -131,7 +133,7 @@ def test_an_error_in_the_grid_ends_in_one_line(sweep, calls, tmp_path):
     assert "There is no file nowhere.txt, the `text` of `evaluate` of the row 'a'" in missing.output and calls() == []
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"):
-        assert "Another process is at work" in sweep({"a": {}}).output
+        assert f"Another process (pid {os.getpid()}) is at work in {tmp_path}" in sweep({"a": {}}).output
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -251,3 +253,27 @@ def test_commands_share_the_cores_unless_fewer_threads_were_asked_for(monkeypatc
     if chosen is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
     assert threads_of_each(count) == threads
+
+
+def test_a_command_that_a_killed_queue_left_at_work_is_waited_for(start, calls, tmp_path):
+    go = tmp_path / "go"
+    first = start(ROWS, {"STUB_WAIT": "train --model", "STUB_GO": str(go)})
+    while not (tmp_path / "calls").exists() or "train" not in (tmp_path / "calls").read_text("utf-8"):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.02)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+    before = calls()
+    second = start(ROWS)
+    said = []
+    while "waiting for it" not in "".join(said):
+        said.append(second.stdout.readline())
+        assert said[-1], "".join(said)
+    [pid] = re.findall(r"train:\w+ is still at work \(pid (\d+)\)", "".join(said))
+    assert psutil.Process(int(pid)).cmdline()[2] == "train"
+    assert calls() == []  # nothing else is started, for there is one stage at a time
+    go.touch()
+    out = second.communicate()[0]
+    assert second.returncode == 0, "".join(said) + out
+    # The command has made its folder, and is called once more to see to the rest.
+    assert verbs(before + calls()) == {"compose": 2, "prepare": 2, "train": 5, "evaluate": 3}

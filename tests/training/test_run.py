@@ -132,7 +132,7 @@ def test_a_second_training_in_the_folder_is_refused(prepared, tmp_path):
     with locked(tmp_path / "out"):
         result = tall("train", prepared)
     assert result.exit_code == 1
-    assert "Another process is at work in" in result.output
+    assert f"Another process (pid {os.getpid()}) is at work in {tmp_path / 'out'}" in result.output.replace("\n", " ")
 
 
 def test_a_full_disk_is_named(prepared, tmp_path, monkeypatch):

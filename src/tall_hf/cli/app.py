@@ -109,7 +109,8 @@ def compose(
             gate_init=gate_init,
             look_ahead=look_ahead,
         )
-        saving.save(model, processor, output)
+        with full_disk_named(output.parent, "Free some space, then run the same command again."):
+            saving.save(model, processor, output)
     print_parameters(model, Console())
     typer.echo(f"Saved to {output}. `tall info {output}` shows this again.")
 

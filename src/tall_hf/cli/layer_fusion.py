@@ -17,6 +17,7 @@ from tall_hf.classification import (
     read_training_examples,
 )
 from tall_hf.data.examples import check_output, prepare_examples
+from tall_hf.files import full_disk_named
 from tall_hf.kinds import LAYER_FUSION, check_kind
 from tall_hf.layer_fusion import compose_layer_fusion
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
@@ -100,7 +101,8 @@ def register(app: typer.Typer) -> typer.Typer:
                 mapping_type=str(mapping_type),
                 end_vector_std=end_vector_std,
             )
-            saving.save(model, processor, output)
+            with full_disk_named(output.parent, "Free some space, then run the same command again."):
+                saving.save(model, processor, output)
         print_parameters(model, Console())
         typer.echo(f"Saved to {output}. Next: tall fusion prepare.")
 

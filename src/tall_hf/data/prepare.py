@@ -131,7 +131,7 @@ def prepare(
                     _put_in_place(staging, output)
             state.wait_for_everyone()
         except OSError as error:
-            if error.errno != errno.ENOSPC or str(output) in str(error):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or "run the same command again" in str(error):
                 raise
             raise OSError(
                 errno.ENOSPC,

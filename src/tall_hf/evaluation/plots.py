@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tall_hf.files import written_whole
+
 from .scores import Scores, running_accuracy
 
 
@@ -127,5 +129,6 @@ def _save(figure, path: Path, axis=None) -> Path:
         axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])  # a line at 0 is seen
         axis.grid(alpha=0.3)
         figure.legend(loc="outside right upper", fontsize="small")
-    figure.savefig(path, format="png", dpi=120)
+    with written_whole(path) as aside:
+        figure.savefig(aside, format="png", dpi=120)
     return path

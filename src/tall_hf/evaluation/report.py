@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import math
-import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from tall_hf.files import written_whole
 
 from .approach import Question, TrainingText
 from .plots import plot_all
@@ -80,7 +81,8 @@ def write_report(
     for note in notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
         sections.append(f"{note}\n")
-    _write_text(output / REPORT_NAME, "\n".join(sections))
+    with written_whole(output / REPORT_NAME) as aside:
+        aside.write_text("\n".join(sections), encoding="utf-8")
     write_json(output / RESULTS_NAME, report)
     try:
         plot_all(scores, output / "plots")
@@ -112,15 +114,13 @@ def write_sentences(scores: Scores, questions: Sequence[Question], path: Path):
     """A CSV with a row for each question: what was missing, and what the approach said."""
     head = ("sentence", "missing_word", "prediction", "rank", "translation", "correct", "group")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(aside, "w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         for question, answer, rank in zip(questions, scores.run.answers, scores.ranks.tolist(), strict=True):
             prediction = answer.words[0] if answer.words else ""
             row = (question.sentence, question.missing_word, prediction, rank or "")
             writer.writerow((*row, answer.translation or "", int(rank == 1), question.group or ""))
-    os.replace(aside, path)
 
 
 def results_dict(
@@ -167,9 +167,3 @@ def _json_values(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _write_text(path: Path, text: str):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

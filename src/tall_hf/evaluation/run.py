@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tall_hf.files import LOCK_NAME, full_disk_named, locked
+from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished
 from tall_hf.progress import progress_bars
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
@@ -143,6 +143,7 @@ def evaluating_into(output: str | Path) -> Iterator[None]:
     (output / _ANSWERS).mkdir(parents=True, exist_ok=True)
     advice = "Free some space, then run the same command again: it goes on where it stopped."
     with locked(output), full_disk_named(output, advice):
+        remove_unfinished(output)
         yield
 
 

@@ -70,6 +70,26 @@ def log_path(output: Path, stage: Stage) -> Path:
     return output / "logs" / f"{stage.name.replace(':', '.')}.log"
 
 
+def lock_path(output: Path, stage: Stage) -> Path:
+    """The file that a stage's command holds locked as long as it runs, with its process id inside."""
+    return record_path(output, stage).with_suffix(".lock")
+
+
+def left_running(output: Path, stage: Stage) -> str | None:
+    """The process id of a stage's command that an earlier queue, killed, has left at work; None if there is none."""
+    import fcntl  # here, for other commands import this module where there is none
+
+    try:
+        with open(lock_path(output, stage), encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+    except FileNotFoundError:
+        pass
+    return None
+
+
 def read_record(output: Path, stage: Stage) -> dict[str, Any]:
     """How a stage ended the last time; empty where it never has.
 
@@ -121,14 +141,20 @@ class Running:
         self._before = previous if previous.get("command") == stage.command else {}
         self._threads, self._launch, self._ended = threads, launch, ended
         self._start = time.monotonic()
-        with open(self.log, "ab") as file:
+        import fcntl
+
+        with open(self.log, "ab") as file, open(lock_path(output, stage), "w", encoding="ascii") as lock:
+            # The command inherits it, and has it still when this process is killed.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Kept, for the next Popen would reap the child of one that nobody holds.
             self._process = subprocess.Popen(
                 stage.command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                pass_fds=(lock.fileno(),),
             )
+            lock.write(f"{self._process.pid}\n")
         # Only wait4 tells what a command has used, and a thread can wait for one of several.
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
@@ -180,6 +206,9 @@ def threads_of_each(count: int) -> int:
 def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | None = None) -> list[str]:
     """Run what is not done, in order; what needs a stage that failed is left out.
 
+    A command that an earlier queue has left at work, since it was killed with SIGKILL, is waited for; then the stage is run,
+    which finds what that command has made.
+
     Args:
         output: folder of everything.
         queue: each stage after what it needs.
@@ -197,8 +226,19 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
     running: dict[str, Running] = {}
     ended: thread_queue.SimpleQueue[Running] = thread_queue.SimpleQueue()
     threads = threads_of_each(jobs * crew.local_count)
+    at_work: dict[str, str] = {}
     try:
         while board.waiting or running:
+            before, at_work = at_work, {}
+            for stage in board.waiting:
+                if pid := left_running(output, stage):
+                    at_work[stage.name] = pid
+                    if stage.name not in before:
+                        print(
+                            f"{stage.name} is still at work (pid {pid}), from an earlier call that was killed; waiting for it "
+                            "to end",
+                            flush=True,
+                        )
             for stage in list(board.waiting):
                 position = f"[{numbers[stage.name]}/{len(queue)}] {stage.name}"
                 if stage.about:
@@ -207,7 +247,7 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
                     print(f"{position}: left out, {lacking[0]} is not done", flush=True)
                     board.lose(stage)
                     continue
-                if len(running) == jobs or _share(stage, running.values()):
+                if stage.name in at_work or len(running) + len(at_work) >= jobs or _share(stage, running.values()):
                     continue
                 if not all(board.is_done(need) for need in stage.needs):
                     continue
@@ -217,7 +257,7 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
             if not running and not board.waiting:
                 break
             try:
-                one = ended.get(timeout=None if crew.count == 1 and running else _POLL)
+                one = ended.get(timeout=None if crew.count == 1 and running and not at_work else _POLL)
             except thread_queue.Empty:
                 continue
             del running[one.stage.name]

@@ -13,14 +13,14 @@ from transformers import ProcessorMixin
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
-from tall_hf.files import full_disk_named, locked, written_whole
+from tall_hf.files import full_disk_named, locked, remove_unfinished, written_whole
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
 from tall_hf.saving import MODEL_FOLDER, check_output, save
 
 from .adapter_trainer import AdapterTrainer
 from .arguments import AdapterTrainingArguments
-from .checkpoints import SETTINGS_NAME, last_checkpoint
+from .checkpoints import SETTINGS_NAME, STATE_NAME, last_checkpoint
 from .light import cast_adapters, check_loaded, light_names
 from .settings import RunSettings, read_command_line, read_settings
 
@@ -131,6 +131,8 @@ class TrainingRun(ABC):
 
     def _train(self, resume: bool) -> Path:
         settings, args = self.settings, self.args
+        if args.process_index == 0:
+            remove_unfinished(args.output_dir)
         checkpoint = last_checkpoint(args.output_dir)
         if checkpoint is not None and not resume and not args.resume_from_checkpoint:
             raise FileExistsError(
@@ -174,7 +176,8 @@ class TrainingRun(ABC):
         }
         self._save_trained(trainer, processor, final)
         if trainer.is_world_process_zero():
-            trainer.state.save_to_json(str(Path(args.output_dir, "trainer_state.json")))
+            with written_whole(Path(args.output_dir, STATE_NAME)) as aside:
+                trainer.state.save_to_json(str(aside))
             # Checkpoints have the settings too, but may be deleted.
             settings_then = trainer.training_settings | {"processes": args.world_size}
             for name, values in ((SETTINGS_NAME, settings_then), (METRICS_NAME, metrics)):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from tall_hf.files import written_whole
+
 from .plot import plot_alignments
 
 
@@ -100,7 +102,8 @@ class PretrainingReport:
             before, after = report.explained_variance
             content["alignments"][name]["explained_variance"] = {"before": before, "after": after}
         path = Path(folder) / f"{REPORT_NAME}.json"
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with written_whole(path) as aside:
+            aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         try:
             plot_alignments(self.alignments, path.with_suffix(".png"))
         except ImportError as error:

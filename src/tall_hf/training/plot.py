@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tall_hf.files import written_whole
+
 
 if TYPE_CHECKING:
     from .alignment_report import AlignmentReport
@@ -40,9 +42,7 @@ def plot_training(
         if axis.lines:
             axis.legend()
     axes[-1].set_xlabel("step")
-    path = Path(path)
-    figure.savefig(path, format="png", dpi=120)
-    return path
+    return _save(figure, path, dpi=120)
 
 
 def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> Path:
@@ -64,9 +64,7 @@ def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> 
         axes.grid(alpha=0.3)
     axes.set_ylim(-0.1, 1.0)  # the untrained mirror is far below, and would flatten the rest
     axes.legend()
-    path = Path(path)
-    figure.savefig(path, format="png", dpi=150)
-    return path
+    return _save(figure, path, dpi=150)
 
 
 def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
@@ -86,9 +84,13 @@ def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
     axes.axhline(1 / len(weights), color="grey", linestyle="--", label="at the start")
     axes.set(xlabel="layer of the source encoder", ylabel="weight", xticks=numbers)
     axes.legend()
-    path = Path(path)
-    figure.savefig(path, format="png", dpi=120)
-    return path
+    return _save(figure, path, dpi=120)
+
+
+def _save(figure, path: str | Path, dpi: int) -> Path:
+    with written_whole(path) as aside:
+        figure.savefig(aside, format="png", dpi=dpi)
+    return Path(path)
 
 
 def _figure_class():

@@ -1,0 +1,48 @@
+"""Locks of folders: a second process is told who holds one, a killed one holds none, and a folder without room is named."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+
+from tall_hf.files import full_disk_named, locked, locked_aside
+
+
+def hold(take, path, held):
+    with take(path):
+        held.set()
+        signal.pause()
+
+
+@pytest.mark.parametrize("take", [locked, locked_aside])
+def test_a_second_process_is_told_the_holder_until_that_is_killed(take, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    holder = context.Process(target=hold, args=(take, tmp_path / "out", held))
+    (tmp_path / "out").mkdir()
+    holder.start()
+    assert held.wait(120)
+    with pytest.raises(BlockingIOError, match=rf"pid {holder.pid}\) is at work in {tmp_path}/out; wait for it"):
+        take(tmp_path / "out").__enter__()
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    for _ in range(2):  # and it is given back
+        with take(tmp_path / "out"):
+            pass
+
+
+def test_nothing_is_left_of_the_folder_aside(tmp_path):
+    with pytest.raises(KeyError), locked_aside(tmp_path / "new" / "model") as aside:
+        assert aside.parent == tmp_path / "new" and aside.name.startswith(".")
+        (aside / "half").write_text("half")
+        raise KeyError
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize(("code", "name"), [(28, "No space"), (122, "quota")])
+def test_a_disk_without_room_and_a_quota_are_named(tmp_path, code, name):
+    message = rf"The disk of {tmp_path} is full .*{name}.*Free some"
+    with pytest.raises(OSError, match=message) as caught, full_disk_named(tmp_path, "Free some space."):
+        raise OSError(code, os.strerror(code))
+    assert caught.value.errno == 28
