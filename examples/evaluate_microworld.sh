@@ -19,7 +19,7 @@ for name in tall translator_only; do
     without=()
     [ "$name" = tall ] || without=(--leave-out-llm)
     [ -e "$out/$name/config.json" ] ||
-        tall compose "${roles[@]}" --bridge gated --gate-init 0.2 --warm-start "${without[@]}" --output "$out/$name"
+        tall compose "${roles[@]}" --bridge gated --warm-start "${without[@]}" --output "$out/$name"
     tall prepare "$out/train.txt" --model "$out/$name" --output "$out/data"
     [ -e "$out/$name-trained/metrics.json" ] ||
         tall train "$here/configs/microworld.yaml" --model "$out/$name" --dataset "$out/data" \

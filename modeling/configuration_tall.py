@@ -83,7 +83,7 @@ class TALLConfig(PreTrainedConfig):
             How the source sentence reaches the LLM. `"marian"`: custom decoder 1 of the paper writes the LLM's input;
             `"gated"`: its output is added to the LLM's own embeddings behind a gate; `"concat"`: the aligned source states
             stand before the embeddings of the translation; `"none"`: the translation alone.
-        gate_init (`float`, defaults to 0.0):
+        gate_init (`float`, defaults to 0.2):
             Where a gated bridge's gate g starts; tanh(g) is its width. At 0 the LLM first reads exactly what it was
             pretrained on, but the gate and what stands behind it hold each other back: neither learns much while the other
             is at its start. Slightly open (0.2) they learn from the first step.
@@ -132,7 +132,7 @@ class TALLConfig(PreTrainedConfig):
     alignment_type: str = "mlp"
     alignment_hidden_size: int | None = None
     alignment_dropout: float | int = 0.1
-    gate_init: float | int = 0.0
+    gate_init: float | int = 0.2
     bridge_attention_heads: int | None = None
     look_ahead: int = 0
     initializer_range: float | int = 0.02

@@ -17,7 +17,7 @@ EVERY_SWITCH = {
     "alignment_hidden_size": 48,
     "alignment_dropout": 0.25,
     "bridge_attention_heads": 7,
-    "gate_init": 0.2,
+    "gate_init": 0.3,
     "initializer_range": 0.05,
     "translation_generation_config": {"num_beams": 3, "max_length": 40},
     "components": {"llm": {"name_or_path": "org/llm", "revision": "abc"}},

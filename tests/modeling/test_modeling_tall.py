@@ -65,7 +65,7 @@ def test_gradients_reach_every_trainable_tensor_and_no_other(fresh, bridge):
 
 
 def test_a_closed_gate_feeds_the_llm_its_own_embeddings(part_folders):
-    model, processor = compose(**part_folders(), source_bridge="gated")
+    model, processor = compose(**part_folders(), source_bridge="gated", gate_init=0.0)
     assert model.encoder.gate.item() == 0
     inputs = batch(random_rows(model, processor))
     fed = {}
@@ -85,7 +85,7 @@ def test_a_gate_starts_where_the_configuration_says(part_folders):
 
 
 def test_a_closed_gate_learns_to_open(part_folders):
-    model, processor = compose(**part_folders(), source_bridge="gated")
+    model, processor = compose(**part_folders(), source_bridge="gated", gate_init=0.0)
     model(**training_batch(model, processor)).loss.backward()
     assert model.encoder.gate.grad.abs().item() > 1e-6
     assert not any(p.grad.any() for p in model.encoder.source_decoder.parameters() if p.grad is not None)

@@ -65,7 +65,7 @@ def compose(
     alignment_type: Annotated[Alignment, typer.Option(help="The paper's MLPs, linear maps, or nothing.")] = "mlp",
     alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
-    gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.0,
+    gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.2,
     look_ahead: Annotated[
         int, typer.Option(help="So many tokens the LLM writes, and what comes after it reads them too.")
     ] = 0,
