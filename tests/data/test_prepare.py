@@ -127,7 +127,7 @@ def test_counts_and_settings_are_printed_and_saved(run, console, tmp_path):
 def test_a_rerun_is_a_no_op_that_says_so(run, console, tmp_path, monkeypatch):
     first = run(tmp_path / "data")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.arrow")}
-    monkeypatch.setattr(translation_module, "_backend", None)  # whoever translates fails
+    monkeypatch.setattr(translation_module, "translation_backend", None)  # whoever translates fails
     again = run(tmp_path / "data")
     assert "is prepared already" in console.file.getvalue()
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.arrow")}
@@ -189,7 +189,7 @@ def test_a_disk_that_fills_up_behind_the_translations(run, tmp_path, monkeypatch
         with pytest.raises(OSError, match="The disk of .*data is full .* run the same command again"):
             run(tmp_path / "data")
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"shards", ".lock"}
-    monkeypatch.setattr(translation_module, "_backend", None)  # whoever translates fails
+    monkeypatch.setattr(translation_module, "translation_backend", None)  # whoever translates fails
     assert len(run(tmp_path / "data")["train"]) > 30
 
 

@@ -75,7 +75,7 @@ def test_all_rows_are_run_once_and_reported(sweep, calls, tmp_path):
 def test_a_changed_option_runs_what_it_concerns_and_nothing_else(sweep, calls):
     sweep(ROWS)
     calls()
-    sweep({**ROWS, "none": {"compose": {"bridge": "concat"}}})
+    sweep({**ROWS, "none": {"compose": {"bridge": "marian"}}})
     assert verbs(calls()) == {"compose": 1, "train": 1, "evaluate": 1}
     # What starts from the warm-up follows it.
     warmup = {**ROWS["warmup"], "train": {"loss_positions": "all", "learning_rate": 0.01}}
@@ -203,7 +203,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(start, calls, tmp_path):
     assert first.returncode == 128 + signal.SIGTERM, out
     before = calls()
     assert before[-1][1] == "train"
-    [stopped] = (tmp_path / "out" / "stages").glob("train.*")
+    [stopped] = (tmp_path / "out" / "stages").glob("train.*.json")
     assert json.loads(stopped.read_text("utf-8"))["exit_code"] is None
     second = start(ROWS)
     out = second.communicate()[0]
