@@ -76,7 +76,7 @@ class Hub:
             "HF_HUB_DISABLE_XET": "1",  # it has a protocol of its own; without it the client uploads by LFS
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
         }
 
     @contextlib.contextmanager
@@ -367,7 +367,9 @@ async def _error(request: Request, error: HubError) -> Response:
 def serve(folder: Path):
     """A Hub that answers on two free ports of this machine, and keeps its files in `folder`, while the block runs."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    hub = Hub(folder, *(f"http://127.0.0.1:{one.getsockname()[1]}" for one in sockets))
+    api, storage = (one.getsockname()[1] for one in sockets)
+    # Two names: huggingface_hub 1.31 takes another port of the same host for the Hub, and asks storage what only that knows.
+    hub = Hub(folder, f"http://127.0.0.1:{api}", f"http://localhost:{storage}")
     servers = []
     for routes in (hub.routes(), hub.storage_routes()):
         app = Starlette(routes=routes, exception_handlers={HubError: _error})
