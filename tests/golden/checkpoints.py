@@ -195,6 +195,7 @@ def write(folder: Path) -> None:
                 made_of / "llm",
                 made_of / "marian_en_he",
                 source_bridge="gated",
+                gate_init=0.0,  # the default when these were saved
                 source_fusion="global_softmax",
             ),
             "layer_fusion": compose_layer_fusion(
