@@ -32,7 +32,7 @@ from tall_hf.training.light import cast_frozen
 
 
 ROWS = ("training", "completion", "missing word", "next word", "encode", "load")
-SIZES = ("qwen", "bloomz", "microworld", "tiny")
+SIZES = ("microworld", "qwen", "bloomz", "tiny")
 # A small model's time is that of calling functions, which no aim is about.
 _AIMED_AT = ("qwen", "bloomz")
 # What a run notes beside its options.
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> dict:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the tiny model and the little world, few tokens")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="qwen bloomz microworld by default")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="microworld qwen bloomz by default")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--no-bfloat16", action="store_true", help="float32 alone, which the reference is measured in")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -46,6 +46,7 @@ from tall_hf.training.checkpoints import last_checkpoint
 
 
 PARTS = ("lr_hr", "hr_lr", "llm", "random_llm")
+TRANSLATORS = PARTS[:2]
 REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
 
@@ -132,9 +133,9 @@ class StartOfZeros(TrainerCallback):
 def train_translator(
     part: str, language: dict, sizes: dict, run: dict, data: Path, folder: Path, seed: int, clock
 ) -> dict:
-    """Train a translator into `folder`, and return its figures. `part` is "lr_hr" or "hr_lr"."""
+    """Train a translator into `folder`, and return its figures. `part` is "lr_hr", "hr_lr" or another one in that direction."""
     codes = {"text": language["language"], "english": language["pivot"]}
-    source, target = ("text", "english") if part == "lr_hr" else ("english", "text")
+    source, target = ("text", "english") if part.startswith("lr_hr") else ("english", "text")
     pairs = read_jsonl(data / "pairs.train.jsonl")
     unpaired = []
     if target == "text" and sizes["unpaired_from"] < 1:
@@ -351,7 +352,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     """Make one part in `output/part`, or keep the one that is there.
 
     Args:
-        part: one of PARTS.
+        part: one of PARTS, or a name that begins with a translator's and that the scale holds, as `hr_lr_long`.
         settings: "language", "scale" (both as their files have them) and "seed".
         data: folder that data.py wrote.
         output: folder of the parts; an unfinished one is kept in `part.unfinished`.
@@ -363,7 +364,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     final, folder = output / part, output / f"{part}.unfinished"
     scale, seed = settings["scale"], settings["seed"]
     made_with = {"part": part, "seed": seed, "data": json.loads((data / "counts.json").read_text("utf-8"))}
-    sizes = scale["llm"] if "llm" in part else {**scale["translator"], **scale.get(part, {})}
+    sizes = scale["llm"] if "llm" in part else translator_sizes(part, scale)
     made_with |= {"sizes": sizes, "run": scale["run"], "llm": llm}
     for path in (final / REPORT, folder / "settings.json"):
         if path.exists():
@@ -402,6 +403,18 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     return final
 
 
+def translator_sizes(part: str, scale: dict) -> dict:
+    """What both translators share, what this direction has of its own, and what this part has of its own.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    direction = next((name for name in TRANSLATORS if part.startswith(name)), None)
+    if direction is None or (part != direction and part not in scale):
+        raise ValueError(f"No part {part!r}: there are {', '.join(PARTS)}, and translators that the scale names.")
+    return {**scale["translator"], **scale.get(direction, {}), **scale.get(part, {})}
+
+
 def read_scale(path: str | Path) -> dict:
     """Read the sizes of a scale, such as cpu.yaml."""
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -409,7 +422,9 @@ def read_scale(path: str | Path) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument(
+        "parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, or a translator the scale names"
+    )
     parser.add_argument("--language", required=True, help="configuration of the language, such as he.yaml")
     parser.add_argument("--scale", required=True, help="sizes, such as cpu.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder that data.py wrote")

@@ -28,7 +28,7 @@ from tall_hf.sweep.queue import shown as queue_shown
 HERE = Path(__file__).parent
 ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
 _ITEM_KEYS = {
-    "row": {"row", "like", "compose", "train", "sentences", "truncation", "random_llm", "longer"},
+    "row": {"row", "like", "compose", "train", "sentences", "truncation", "parts", "longer"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed", "exclude_overlap"},
     "references": {"references", "sets"},
 }
@@ -50,7 +50,7 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
             raise ValueError(f"{path}: {item[kind]} names the row {missing[0]!r}, which does not stand before it.")
         if kind == "row":
             base = rows.get(item.get("like"), {})
-            merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train")}
+            merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train", "parts")}
             item = {**base, **item, **merged}
             rows[item["row"]] = item
         grid.append(item)
@@ -84,20 +84,20 @@ def build_queue(
         command += ["--subset", sentences]
     add("data", command)
 
-    def component(part):
-        if parts.get(part):
-            return parts[part], []
+    def component(part, role):
+        if parts.get(role) and part != "random_llm":
+            return parts[role], []
         command = [sys.executable, HERE / "components.py", part, "--language", paths["language"]]
         command += ["--scale", paths["scale"], "--data", text, "--output", components]
         needs = ["data"]
         if part == "random_llm":
-            llm, llm_needs = component("llm")
+            llm, llm_needs = component("llm", "llm")
             command += ["--llm", llm]
             needs += llm_needs
         return components / part, [add(f"component:{part}", command, needs)]
 
     def composed(row):
-        found = {role: component("random_llm" if role == "llm" and row.get("random_llm") else role) for role in ROLES}
+        found = {role: component(row["parts"].get(role, role), role) for role in ROLES}
         folder = output / "composed" / row["row"]
         command = [*TALL, "compose", "--output", folder]
         for role, (spec, _) in found.items():
@@ -113,7 +113,8 @@ def build_queue(
     def prepared(row, truncation):
         """Rows to train on are the same for all TALLs with these tokenizers and this translator."""
         source = text / text_name(_subset(row, scale))
-        folder = output / "prepared" / f"{source.stem}-{truncation}"
+        translator = row["parts"].get("lr_hr")
+        folder = output / "prepared" / "-".join(filter(None, (source.stem, truncation, translator)))
         model, need = composed(row)
         command = [*TALL, "prepare", source, "--model", model, "--output", folder, "--truncation", truncation]
         command += ["--min-words", language["min_words"], "--max-words", language["max_words"]]

@@ -216,6 +216,30 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_row_takes_another_part_for_a_role(tmp_path):
+    scale = {"translator": {"steps": 10, "d_model": 8}, "hr_lr": {"d_model": 16}, "hr_lr_long": {"steps": 20}}
+    assert components.translator_sizes("hr_lr_long", scale) == {"steps": 20, "d_model": 16}
+    assert components.translator_sizes("lr_hr", scale) == {"steps": 10, "d_model": 8}
+    for unknown in ("hr_lr_short", "decoder"):
+        with pytest.raises(ValueError, match=f"No part '{unknown}'"):
+            components.translator_sizes(unknown, scale)
+
+    paths = {"language": HEBREW / "he.yaml", "scale": HEBREW / "cpu.yaml", "data": tmp_path, "output": tmp_path}
+    settings = yaml.safe_load(paths["scale"].read_text("utf-8"))
+    queue = run.build_queue(
+        run.read_grid(HEBREW / "grid.yaml"), data.read_language(paths["language"]), settings, {}, paths
+    )
+    composed = {stage.name.partition(":")[2]: stage.command for stage in queue if stage.name.startswith("compose:")}
+    for row, role, part in (("gated_long_back", "--hr-lr", "hr_lr_long"), ("random_llm", "--llm", "random_llm")):
+        own, usual = composed[row], composed["gated"]
+        at = own.index(role) + 1
+        assert own[at].endswith(f"components/{part}")
+        # Nothing else differs but the folder that is written.
+        assert [one for i, one in enumerate(own) if i != at and row not in one] == [
+            one for i, one in enumerate(usual) if i != at and "composed/gated" not in one
+        ]
+
+
 def _entry(accuracy, learned=None, seconds=None):
     metrics = {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "n": 50}
     return {
