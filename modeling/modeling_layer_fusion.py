@@ -19,6 +19,7 @@ from .frozen_parts_tall import (
     check_overflow,
     in_dtype_of,
     label_loss,
+    last_positions,
     squeeze_padding,
 )
 from .fusion_tall import build_source_fusion, encode_and_fuse
@@ -173,7 +174,7 @@ class LayerFusionForCausalLM(LabelScoringMixin, FrozenPartsModel, GenerationMixi
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=False if self.training else use_cache,
-            logits_to_keep=logits_to_keep,
+            logits_to_keep=last_positions(logits_to_keep, inputs_embeds.shape[1], inputs_embeds.device),
             output_attentions=self.config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=(
                 self.config.output_hidden_states if output_hidden_states is None else output_hidden_states

@@ -22,6 +22,7 @@ from .frozen_parts_tall import (
     check_overflow,
     in_dtype_of,
     label_loss,
+    last_positions,
     squeeze_padding,
 )
 from .generation_tall import TALLTextMixin
@@ -216,10 +217,12 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        hidden_states = decoder_outputs.last_hidden_state[:, kept]
+        hidden_states = decoder_outputs.last_hidden_state
+        kept = last_positions(logits_to_keep, hidden_states.shape[1], hidden_states.device)
+        if isinstance(kept, torch.Tensor):
+            hidden_states = hidden_states[:, kept]
+            labels = None if labels is None else labels[:, kept.to(labels.device)]
         if labels is not None:
-            labels = labels[:, kept]
             # Most positions of a target have no loss and the vocabulary is wide. In evaluation logits stay beside their
             # labels, for metrics; a compiled graph keeps its shapes.
             if self.training and not torch.compiler.is_compiling():

@@ -79,7 +79,9 @@ class NaiveTranslation:
         max_length = getattr(self.llm.config.get_text_config(), "max_position_embeddings", None)
         if max_length is not None:
             ids = ids[-max(1, max_length - _MAX_WORD_TOKENS) :]
-        outputs = self.llm(input_ids=torch.tensor([ids], device=self.llm.device), use_cache=True, logits_to_keep=1)
+        # A position in place of a count, for which the head would copy its weights: see `last_positions` of the model's code.
+        last = torch.tensor([len(ids) - 1], device=self.llm.device)
+        outputs = self.llm(input_ids=torch.tensor([ids], device=self.llm.device), use_cache=True, logits_to_keep=last)
         cache = outputs.past_key_values
 
         def step(tokens, parents):

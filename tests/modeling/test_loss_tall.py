@@ -54,6 +54,23 @@ def test_loss_is_the_mean_over_labels(composed, bridge):
         assert model(**inputs, labels=labels).past_key_values is None
 
 
+def test_the_head_reads_a_block_of_memory(composed):
+    """Of a slice torch multiplies each row by a copy of the head's weights, or with one row copies them all the same."""
+    model, processor = composed("gated")
+    inputs = batch(random_rows(model, processor))
+    read = []
+    hook = model.lm_head.register_forward_pre_hook(lambda head, states: read.append(states[0]))
+    with torch.no_grad():
+        for kept in (1, 2, 100):
+            for rows in (inputs, {name: tensor[:1] for name, tensor in inputs.items()}):
+                model(**rows, logits_to_keep=kept)
+    hook.remove()
+    assert {states.shape[1] for states in read} == {1, 2, inputs["decoder_input_ids"].shape[1]}
+    for states in read:
+        # By strides: torch calls a single row of a slice contiguous.
+        assert states.stride() == torch.empty(states.shape).stride()
+
+
 def test_logits_to_keep(composed):
     model, processor = composed("gated")
     inputs = batch(random_rows(model, processor))

@@ -4,6 +4,7 @@ import inspect
 
 import torch
 
+from tall_hf.modeling.frozen_parts_tall import last_positions
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
@@ -96,7 +97,8 @@ class LanguageModel:
     def _read(self, ids, mask, logits_to_keep):
         """Logits at the last positions of a batch, and the `step` that goes on from there (see `search_words`)."""
         inputs = {"input_ids": ids} if self.prompt is None else {"inputs_embeds": self._embed(ids, mask)}
-        outputs = self.llm(**inputs, **self._masks(mask, ids.shape[1]), use_cache=True, logits_to_keep=logits_to_keep)
+        kept = last_positions(logits_to_keep, ids.shape[1], ids.device)
+        outputs = self.llm(**inputs, **self._masks(mask, ids.shape[1]), use_cache=True, logits_to_keep=kept)
         cache = outputs.past_key_values
 
         def step(tokens, parents):
