@@ -243,6 +243,14 @@ def test_what_one_process_fails_at_is_left_out_by_the_others(start, calls, tmp_p
     assert Counter(found) == {("0", "train"): 2, ("0", "evaluate"): 1}
 
 
+def test_commands_keep_the_memory_they_had_unless_the_user_has_settled_that(tmp_path, monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_MAX_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    shown = "import os; print(os.environ['MALLOC_MMAP_MAX_'], os.environ['MALLOC_TRIM_THRESHOLD_'])"
+    assert run_queue(tmp_path, [Stage("show", [sys.executable, "-c", shown])]) == []
+    assert (tmp_path / "logs" / "show.log").read_text("utf-8") == "0 4096\n"
+
+
 @pytest.mark.parametrize(
     ("chosen", "count", "threads"),
     [(None, 1, 8), (None, 3, 2), (None, 9, 1), ("1", 1, 1), ("6", 2, 4), ("", 2, 4), ("4,2", 2, 4), ("0", 2, 4)],

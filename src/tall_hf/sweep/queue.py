@@ -28,6 +28,8 @@ TALL = [sys.executable, "-m", "tall_hf.cli"]
 _POLL = 2.0
 # Of `ru_maxrss`, in bytes.
 _MEMORY_UNIT = 1 if sys.platform == "darwin" else 1024
+# Tells glibc to keep the memory of large tensors in place of giving it back, for the system to clear it, at every one of them.
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11)}
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Running:
                 stage.command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=_KEEP_MEMORY | os.environ | {"OMP_NUM_THREADS": str(threads)},
                 pass_fds=(lock.fileno(),),
             )
             lock.write(f"{self._process.pid}\n")
