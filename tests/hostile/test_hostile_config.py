@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tall_hf import LayerFusionConfig, TALLConfig, TALLForCausalLM
+from tall_hf.modeling.part_configs_tall import check_types
 
 
 HUGE = 10**12
@@ -114,6 +115,15 @@ def test_a_wrong_value_is_refused_by_its_name(case):
     shown = [repr(value), f"got {type(value).__name__}"] + ([f"{value:,}"] if isinstance(value, int) else [])
     assert any(one in message for one in shown)
     assert any(word in message for word in ("must be", "expected", "leaves", "has the tokens", "divisible"))
+
+
+@pytest.mark.parametrize("value", [True, [1, True]])
+def test_true_is_no_number(value):
+    class Fields:
+        tokens: int | list[int] | None = value
+
+    with pytest.raises(ValueError, match="`tokens` must be of type"):
+        check_types(Fields(), Fields)
 
 
 @pytest.mark.parametrize("case", WRONG_PARTS, ids=named)
