@@ -35,7 +35,10 @@ PAPER_EXAMPLES = 100_000
 
 
 _TASK_HELP = f"{', '.join(TASKS)}, or a YAML file of your own."
-_FILES_HELP = "Local files in place of the Hub: a path with {language} and {split} where they differ (CSV, TSV, JSON, JSON lines, parquet)."
+_FILES_HELP = (
+    "Local files in place of the Hub: a path with {language} and {split} where they differ (CSV, TSV, JSON, JSON lines, "
+    "parquet)."
+)
 
 
 def register(app: typer.Typer) -> typer.Typer:
