@@ -1,4 +1,4 @@
-"""Look-ahead: behind what it reads the frozen LLM writes its likeliest next tokens, so that what comes after it sees its answer."""
+"""Look-ahead: the frozen LLM writes its likeliest next tokens behind what it reads, so that what comes after sees them."""
 
 import torch
 from torch import nn

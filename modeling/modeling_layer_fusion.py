@@ -1,7 +1,7 @@
 """LayerFusionForCausalLM: a frozen LLM reads, in front of its own tokens, what a frozen multilingual encoder has read.
 
-The model of "Utilizing Multilingual Encoders to Improve Large Language Models for Low-Resource Languages" (arXiv 2508.09091), with
-LangBridge and MindMerger's mapping as settings. The LLM reads `[BOS][source][end][prompt][answer]`.
+The model of "Utilizing Multilingual Encoders to Improve Large Language Models for Low-Resource Languages"
+(arXiv 2508.09091), with LangBridge and MindMerger's mapping as settings. The LLM reads `[BOS][source][end][prompt][answer]`.
 """
 
 import torch

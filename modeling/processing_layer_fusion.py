@@ -122,7 +122,7 @@ class LayerFusionProcessor(ProcessorMixin):
         )
 
     def encode_answers(self, answers: list[str]) -> list[list[int]]:
-        """Token ids of answers as `labels` hold them: with an end-of-text token, if the LLM has one, and no other special token."""
+        """Token ids of answers as `labels` hold them: an end-of-text token behind, if any, and no other special token."""
         return [row + self._end for row in self._encode(answers, split_special_tokens=True)]
 
     def pad(self, rows: dict[str, list[list[int]]], return_tensors: str = "pt") -> BatchFeature:

@@ -1,4 +1,4 @@
-"""Examples from local files with the datasets' true columns, what is asked of the Hub, and what is said of rows that do not fit."""
+"""Examples from local files with the datasets' true columns, what is asked of the Hub, and which rows are refused."""
 
 import gzip
 import json

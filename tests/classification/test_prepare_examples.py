@@ -20,7 +20,8 @@ from tall_hf.classification import (
 )
 from tall_hf.data import examples as examples_room
 from tall_hf.data.examples import load_prepared_examples, prepare_examples
-from tall_hf.data.prepare import check_prepared_output
+from tall_hf.data.folder import check_prepared_output
+from tall_hf.data.prepare import OUTPUT
 
 
 @pytest.fixture
@@ -154,6 +155,6 @@ def test_an_encoder_of_many_languages_wants_to_know_which(fused, examples, conso
 def test_the_rows_of_the_other_model_are_left_alone(run, tmp_path):
     (tmp_path / "tall").mkdir()
     (tmp_path / "tall" / "prepare.json").write_text("{}", encoding="utf-8")
-    check_prepared_output(tmp_path / "tall")
+    check_prepared_output(tmp_path / "tall", *OUTPUT)
     with pytest.raises(FileExistsError):
         run(tmp_path / "tall")

@@ -196,7 +196,10 @@ def test_a_disk_that_fills_up_behind_the_translations(run, tmp_path, monkeypatch
 def test_bad_outputs(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(FileExistsError, match="is no prepared corpus"):
+    with pytest.raises(FileExistsError, match="holds no rows of `tall prepare`"):
+        run(tmp_path / "full")
+    (tmp_path / "full" / ".lock").touch()  # as any command of this package leaves it
+    with pytest.raises(FileExistsError):
         run(tmp_path / "full")
     with pytest.raises(ValueError, match="none is left"):
         run(tmp_path / "bad", ["שלום"])

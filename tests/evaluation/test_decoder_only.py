@@ -92,6 +92,14 @@ def test_what_cannot_be_written_or_has_no_room(approach):
     assert [len(answer.words) for answer in answers] == [3] * 4
 
 
+def test_special_tokens_in_a_text_are_text(approach, composed, translator):
+    asked = approach(translator)
+    _, processor = composed("gated", translator)
+    texts = [f"דנה {token} גרה" for token in processor.tokenizer.all_special_tokens]
+    texts += [">>fra<< דנה גרה", "דנה heb_Hebr גרה"]
+    assert asked.decoder._encode(texts) == processor.encode_target(texts)
+
+
 def test_settings(approach, part):
     asked = approach()
     settings = asked.settings()

@@ -138,6 +138,18 @@ def test_sampling_follows_torchs_random_state(load):
     assert answers[0] == answers[1] != answers[2]
 
 
+def test_the_paper_samples_alike_whatever_the_models_own_settings_are(load):
+    llm, tokenizer = load("bloom")()
+    model = LanguageModel(llm, tokenizer)
+    sampled = []
+    for own in ({}, {"top_k": 1}, {"top_p": 0.01}, {"repetition_penalty": 5.0}):
+        llm.generation_config.update(top_k=None, top_p=None, repetition_penalty=None)
+        llm.generation_config.update(**own)
+        torch.manual_seed(0)
+        sampled.append(model.sample_words(TEXTS * 2))
+    assert sampled[1:] == sampled[:1] * 3
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_other_dtypes(part, dtype):
     approach = Direct(model_loader(AutoModelForCausalLM, part("qwen2"), dtype=dtype))

@@ -2,6 +2,7 @@
 
 import json
 
+import peft
 import pytest
 import torch
 from texts import world_text
@@ -76,6 +77,18 @@ def test_untied_embeddings_and_head_both_learn_and_bfloat16_learns_in_float32(lo
     for layer in ("get_input_embeddings", "get_output_embeddings"):
         assert not torch.equal(getattr(llm, layer)().weight, getattr(before, layer)().weight)
     assert not torch.equal(llm.get_input_embeddings().weight, llm.get_output_embeddings().weight)
+
+
+def test_what_learned_on_bfloat16_weights_is_merged_and_asked_in_float32(part, tmp_path):
+    load = model_loader(AutoModelForCausalLM, part("qwen2"), dtype=torch.bfloat16)
+    approach = LoRA(load, 20_000, recipe=RECIPE)
+    approach.fit(TRAINING, tmp_path)
+    llm, tokenizer = approach.load_model()
+    assert {p.dtype for p in llm.parameters()} == {torch.float32}
+    apart = peft.PeftModel.from_pretrained(load()[0].float(), tmp_path / "model").eval()
+    inputs = tokenizer(TRAINING.train["truncated"][0], return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(llm(**inputs).logits, apart(**inputs).logits)
 
 
 def test_the_most_frequent_tokens_come_first_behind_the_end_of_text(load):

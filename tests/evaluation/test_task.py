@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset
 from rich.console import Console
 
-from tall_hf.data import CorpusSettings, prepare
+from tall_hf.data import CorpusCounts, CorpusSettings, prepare
+from tall_hf.data.corpus import clean_sentences
 from tall_hf.evaluation.approach import Question, TrainingText
 from tall_hf.evaluation.task import read_questions, training_text
 
@@ -149,6 +150,32 @@ def test_sentences_that_were_learned_are_counted_and_kept(training):
     questions, counts = read_questions([known, f"{known} ועוד"], training=training)
     assert (len(questions), counts.learned) == (2, 1)
     assert read_questions([known])[1].learned == 0
+
+
+@pytest.mark.parametrize(
+    "text, split, protocols",
+    [
+        ("我爱北京", list, ["clean"]),  # words without a space between them
+        ("我 爱北京", list, ["clean", "paper"]),
+        ('דנה  אמרה: "הלכתי לבית-ספר".', str.split, ["clean", "paper"]),
+        ("יוסי גר ב.ת.ל אביב.", str.split, ["clean", "paper"]),
+        ("\u202bהילדה קוראת\tספר\u202c", str.split, ["clean", "paper"]),
+    ],
+)
+def test_a_learned_sentence_is_known_as_the_corpus_spells_it(text, split, protocols):
+    settings = CorpusSettings(min_words=2, split=split, validation_share=0)
+    [row] = clean_sentences([text], settings, CorpusCounts())
+    known = TrainingText(Dataset.from_list([{"sentence": row["sentence"]}]), None, "x")
+    for protocol in protocols:
+        assert read_questions([text], protocol, training=known, split=split)[1].learned == 1
+        assert read_questions([f"{text[:2]}{text}"], protocol, training=known, split=split)[1].learned == 0
+
+
+def test_a_learned_sentence_is_known_without_its_points():
+    known = TrainingText(Dataset.from_list([{"sentence": "שלום לך"}]), None, "x")
+    for protocol in ("clean", "paper"):
+        assert read_questions(["שָׁלוֹם לְךָ"], protocol, training=known, strip_niqqud=True)[1].learned == 1
+        assert read_questions(["שָׁלוֹם לְךָ"], protocol, training=known)[1].learned == 0
 
 
 def test_overlap_goes_before_the_draw(training):

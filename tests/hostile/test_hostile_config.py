@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tall_hf import LayerFusionConfig, TALLConfig, TALLForCausalLM
+from tall_hf.modeling.part_configs_tall import check_types
 
 
 HUGE = 10**12
@@ -26,10 +27,13 @@ WRONG = [
             ("initializer_range", 10**400),
             ("components", [1]),
             ("components", {"llm": 3}),
+            ("components", {3: {}}),
             ("pad_token_id", "a"),
+            ("pad_token_id", True),
             ("pad_token_id", -5),
             ("pad_token_id", HUGE),
             ("eos_token_id", [1, "b"]),
+            ("eos_token_id", [True]),
             ("eos_token_id", [1, HUGE]),
             ("bos_token_id", 2.5),
             ("source_fusion", ["last"]),
@@ -46,6 +50,7 @@ WRONG = [
     (TALLConfig, "bridge_attention_heads", 999_999),
     (TALLConfig, "look_ahead", HUGE),
     (TALLConfig, "gate_init", [1]),
+    (TALLConfig, "gate_init", True),
     (TALLConfig, "alignment_dropout", NO_NUMBER),
     (TALLConfig, "translation_generation_config", "x"),
     (TALLConfig, "lora", "x"),
@@ -110,6 +115,15 @@ def test_a_wrong_value_is_refused_by_its_name(case):
     shown = [repr(value), f"got {type(value).__name__}"] + ([f"{value:,}"] if isinstance(value, int) else [])
     assert any(one in message for one in shown)
     assert any(word in message for word in ("must be", "expected", "leaves", "has the tokens", "divisible"))
+
+
+@pytest.mark.parametrize("value", [True, [1, True]])
+def test_true_is_no_number(value):
+    class Fields:
+        tokens: int | list[int] | None = value
+
+    with pytest.raises(ValueError, match="`tokens` must be of type"):
+        check_types(Fields(), Fields)
 
 
 @pytest.mark.parametrize("case", WRONG_PARTS, ids=named)

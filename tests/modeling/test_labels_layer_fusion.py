@@ -1,4 +1,4 @@
-"""Label scoring: what training would lose on each label, from the cache as in one batch, alone as together, ends counted or not."""
+"""Label scoring: what training would lose on each label, cached as in one batch, alone as together, ends counted or not."""
 
 import copy
 import math

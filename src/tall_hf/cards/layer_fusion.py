@@ -136,8 +136,8 @@ def read_label_evaluation(folder: str | os.PathLike, model: Path) -> dict[str, A
                 _check_figures(folder, language, claimed, one, results["seed"])
             return {"results": results, "name": name, "dtype": answers[0]["settings"]["dtype"].removeprefix("torch.")}
     raise ValueError(
-        f"{folder / RESULTS_NAME} is not about {model}, whose weights are others than those that were evaluated. A card shows what "
-        "this very model was measured to do: run `tall fusion evaluate` on it, or leave the evaluation out."
+        f"{folder / RESULTS_NAME} is not about {model}, whose weights are others than those that were evaluated. A card "
+        "shows what this very model was measured to do: run `tall fusion evaluate` on it, or leave the evaluation out."
     )
 
 

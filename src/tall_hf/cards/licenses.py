@@ -18,7 +18,8 @@ logger = logging.get_logger(__name__)
 
 UNKNOWN = "unknown"
 OTHER = "other"
-# The identifiers of the Hub, from what asks nothing to what asks for the author's name. Each may go into a work under a later one.
+# The identifiers of the Hub, from what asks nothing to what asks for the author's name. Each may go into a work under a
+# later one.
 _SIMPLE = (
     *("cc0-1.0", "unlicense", "wtfpl", "pddl"),
     *("mit", "isc", "zlib", "bsl-1.0", "ncsa", "bsd", "bsd-2-clause", "bsd-3-clause", "afl-3.0", "apache-2.0"),

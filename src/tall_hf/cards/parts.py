@@ -36,14 +36,39 @@ _ARXIV = """@article{{{key},
   year = {{{year}}}
 }}"""
 _PAPERS = {
-    "facebook/nllb-": ("nllb2022", "No Language Left Behind: Scaling Human-Centered Machine Translation", "{NLLB Team}", "2207.04672"),
-    "facebook/m2m100": ("fan2020m2m100", "Beyond {English}-Centric Multilingual Machine Translation", "Fan, Angela and others", "2010.11125"),
-    "facebook/mbart-large-50": ("tang2020mbart50", "Multilingual Translation with Extensible Multilingual Pretraining and Finetuning", "Tang, Yuqing and others", "2008.00401"),
+    "facebook/nllb-": (
+        "nllb2022",
+        "No Language Left Behind: Scaling Human-Centered Machine Translation",
+        "{NLLB Team}",
+        "2207.04672",
+    ),
+    "facebook/m2m100": (
+        "fan2020m2m100",
+        "Beyond {English}-Centric Multilingual Machine Translation",
+        "Fan, Angela and others",
+        "2010.11125",
+    ),
+    "facebook/mbart-large-50": (
+        "tang2020mbart50",
+        "Multilingual Translation with Extensible Multilingual Pretraining and Finetuning",
+        "Tang, Yuqing and others",
+        "2008.00401",
+    ),
     "Qwen/Qwen2.5": ("qwen2024qwen25", "{Qwen2.5} Technical Report", "{Qwen Team}", "2412.15115"),
     "Qwen/Qwen3": ("qwen2025qwen3", "{Qwen3} Technical Report", "{Qwen Team}", "2505.09388"),
-    "bigscience/bloomz": ("muennighoff2022bloomz", "Crosslingual Generalization through Multitask Finetuning", "Muennighoff, Niklas and others", "2211.01786"),
-    "bigscience/bloom-": ("bigscience2022bloom", "{BLOOM}: A 176B-Parameter Open-Access Multilingual Language Model", "{BigScience Workshop}", "2211.05100"),
-}  # fmt: skip
+    "bigscience/bloomz": (
+        "muennighoff2022bloomz",
+        "Crosslingual Generalization through Multitask Finetuning",
+        "Muennighoff, Niklas and others",
+        "2211.01786",
+    ),
+    "bigscience/bloom-": (
+        "bigscience2022bloom",
+        "{BLOOM}: A 176B-Parameter Open-Access Multilingual Language Model",
+        "{BigScience Workshop}",
+        "2211.05100",
+    ),
+}
 
 
 @dataclass(frozen=True)

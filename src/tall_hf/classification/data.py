@@ -253,8 +253,8 @@ def _read_files(paths: list[str], nested: bool = False, names: list[str] | None 
         return rows
     if len(rows.column_names) != len(names):
         raise ValueError(
-            f"{paths[0]} has {len(rows.column_names)} columns, where {len(names)} are expected: {', '.join(names)}, without a head. "
-            "Take the others out, or write a table with named columns."
+            f"{paths[0]} has {len(rows.column_names)} columns, where {len(names)} are expected: {', '.join(names)}, without a "
+            "head. Take the others out, or write a table with named columns."
         )
     return rows.rename_columns(dict(zip(rows.column_names, names, strict=True)))
 

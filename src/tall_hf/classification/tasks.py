@@ -1,4 +1,4 @@
-"""Classification tasks: where the rows are, how a row becomes a source, a prompt and labels, and in which languages it is asked."""
+"""Classification tasks: where rows are, how one becomes a source, a prompt and labels, and in which languages it is asked."""
 
 import dataclasses
 import string
@@ -122,9 +122,10 @@ def template_columns(template: str) -> list[str]:
 _ENTAILMENT = {0: "Entailment", 1: "Neutral", 2: "Contradiction"}
 _NLI_SOURCE = "Premise: {premise} Hypothesis: {hypothesis} Label:"
 
-# The four tasks of arXiv 2508.09091, with the words of its authors' experiments around the text. All of a row is the source,
-# and the prompt is empty, as there. What is said of files and columns was read off the datasets' cards, listings of their files
-# and code that reads them; none has been tested against the published files, which `unverified` says where a mistake would not show.
+# The four tasks of arXiv 2508.09091, with the words of its authors' experiments around the text. All of a row is the
+# source, and the prompt is empty, as there. What is said of files and columns was read off the datasets' cards, listings of
+# their files and code that reads them; none has been tested against the published files, which `unverified` says where a
+# mistake would not show.
 TASKS = {
     task.name: task
     for task in (
@@ -156,9 +157,10 @@ TASKS = {
                 splits={"train": "train", "validation": "dev", "test": "test"},
             ),
         ),
-        # One CSV of about 3,330 rows without a split, columns `comments` and `labels` (0 to 4): code that reads it. Nothing is trained
-        # on it, so all of it is asked. The order of the names is the card's; code that extends the dataset numbers them so,
-        # but the rows were not seen. The English news that the authors trained on is not in it: bring a file of the same columns.
+        # One CSV of about 3,330 rows without a split, columns `comments` and `labels` (0 to 4): code that reads it. Nothing
+        # is trained on it, so all of it is asked. The order of the names is the card's; code that extends the dataset
+        # numbers them so, but the rows were not seen. The English news that the authors trained on is not in it: bring a
+        # file of the same columns.
         ClassificationTask(
             name="sinhala_news",
             source="News Sentence: {comments} Category:",
@@ -170,8 +172,8 @@ TASKS = {
                 "7fb2f514ea683c5282dfec0a9672ece8de90ac50",
                 splits={"test": "train"},
             ),
-            unverified="that its labels 0 to 4 stand for Political, Business, Technology, Sports and Entertainment, in this order; "
-            "read some rows of each before you trust the accuracy",
+            unverified="that its labels 0 to 4 stand for Political, Business, Technology, Sports and Entertainment, in this "
+            "order; read some rows of each before you trust the accuracy",
         ),
         # `amazon_reviews_multi` is withdrawn, and mteb/amazon_reviews_multi has a loading script. This copy of it is parquet, a
         # configuration for each language with train (200,000), validation (5,000) and test (5,000), columns `text` and

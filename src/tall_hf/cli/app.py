@@ -18,7 +18,8 @@ from tall_hf import (
 )
 from tall_hf.data import CorpusSettings
 from tall_hf.data import prepare as prepare_corpus
-from tall_hf.data.prepare import check_prepared_output, load_prepared
+from tall_hf.data.folder import check_prepared_output
+from tall_hf.data.prepare import OUTPUT, load_prepared
 from tall_hf.data.translation import launched_processes
 from tall_hf.files import full_disk_named, locked
 from tall_hf.kinds import TALL, check_kind
@@ -149,7 +150,7 @@ def prepare(
     """
     with user_errors():
         settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share, truncation=str(truncation))
-        check_prepared_output(output)
+        check_prepared_output(output, *OUTPUT)
         check_kind(model, TALL)
         tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True).to(launched_processes().device)
         prepare_corpus(

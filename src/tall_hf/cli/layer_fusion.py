@@ -16,7 +16,8 @@ from tall_hf.classification import (
     read_task,
     read_training_examples,
 )
-from tall_hf.data.examples import check_output, prepare_examples
+from tall_hf.data.examples import OUTPUT, prepare_examples
+from tall_hf.data.folder import check_prepared_output
 from tall_hf.files import full_disk_named
 from tall_hf.kinds import LAYER_FUSION, check_kind
 from tall_hf.layer_fusion import compose_layer_fusion
@@ -34,7 +35,10 @@ PAPER_EXAMPLES = 100_000
 
 
 _TASK_HELP = f"{', '.join(TASKS)}, or a YAML file of your own."
-_FILES_HELP = "Local files in place of the Hub: a path with {language} and {split} where they differ (CSV, TSV, JSON, JSON lines, parquet)."
+_FILES_HELP = (
+    "Local files in place of the Hub: a path with {language} and {split} where they differ (CSV, TSV, JSON, JSON lines, "
+    "parquet)."
+)
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -173,7 +177,7 @@ def register(app: typer.Typer) -> typer.Typer:
                 raise ValueError(
                     f"{given[0]} does not go with {'--task' if pairs is None else '--pairs'}; leave it out."
                 )
-            check_output(output)  # before anything is fetched
+            check_prepared_output(output, *OUTPUT)  # before anything is fetched
             check_kind(model, LAYER_FUSION, token=token)
             processor = LayerFusionProcessor.from_pretrained(model, token=token)
             processor.repeat_source = processor.repeat_source or repeat_source

@@ -12,16 +12,18 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from rich.console import Console
 
 from tall_hf.components import language_id, needs_language
-from tall_hf.files import LOCK_NAME, full_disk_named, locked
+from tall_hf.files import full_disk_named, locked
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 
 from .corpus import in_validation
-from .folder import load_splits, put_in_place, read_report, required_report
+from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
 from .translation import tokenizer_digest
 
 
 REPORT = "fusion_rows.json"
 _STAGING = ".preparing"
+# The command, and what is in a folder of its own.
+OUTPUT = ("tall fusion prepare", REPORT, _STAGING)
 _SPLITS = ("train", "validation")
 _ROW = Features(
     {name: List(Value("int32")) for name in ("source_input_ids", "input_ids", "mm_token_type_ids", "labels")}
@@ -76,7 +78,7 @@ def prepare_examples(
                 "reads: pass `source_lang` (`--source-lang`), such as eng_Latn for NLLB."
             )
         language_id(processor.source_tokenizer, language)
-    console, output = console or Console(), check_output(output)
+    console, output = console or Console(), check_prepared_output(output, *OUTPUT)
     fingerprints = {
         "examples": examples_digest(examples.select_columns(["text", "prompt", "answer"])),
         "processor": _processor_fingerprint(processor, source_lang),
@@ -133,20 +135,6 @@ def load_prepared_examples(folder: str | os.PathLike, processor: LayerFusionProc
                 "there. Run `tall fusion prepare` into a folder of its own."
             )
     return splits
-
-
-def check_output(folder: str | os.PathLike) -> Path:
-    """`folder` as a path, if rows may be prepared there: it is new, empty, or one of an earlier call.
-
-    Raises:
-        FileExistsError: it is anything else.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        entries = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
-        if not (entries <= {LOCK_NAME} or REPORT in entries or _STAGING in entries):
-            raise FileExistsError(f"{folder} exists and holds no rows of `tall fusion prepare`; name a new folder.")
-    return folder
 
 
 def examples_digest(examples: Dataset) -> str:

@@ -1,11 +1,33 @@
 """A folder of prepared rows: its splits, and a report that is put there last, so that a folder which has it is whole."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import DatasetDict, load_from_disk
+
+from tall_hf.files import LOCK_NAME
+
+
+def check_prepared_output(folder: str | os.PathLike, command: str, *names: str) -> Path:
+    """`folder` as a path, if rows may be prepared there: it is new, empty, or one of an earlier call.
+
+    Args:
+        folder: where to prepare.
+        command: which prepares, for the error.
+        names: of what it writes there; any of them tells its folder, whole or not, from another.
+
+    Raises:
+        FileExistsError: it is anything else.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        entries = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
+        if not (entries <= {LOCK_NAME} or entries & {*names}):
+            raise FileExistsError(f"{folder} exists and holds no rows of `{command}`; name a new or an empty folder.")
+    return folder
 
 
 def read_report(folder: Path, name: str) -> dict | None:

@@ -15,18 +15,20 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
 from rich.console import Console
 
-from tall_hf.files import LOCK_NAME, locked
+from tall_hf.files import locked
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .corpus import CorpusSettings, build_corpus, load_corpus
-from .folder import load_splits, put_in_place, read_report, required_report
+from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
 from .translation import launched_processes, tokenizer_digest, translate_corpus, translator_fingerprint
 
 
 REPORT = "prepare.json"
 _SHARDS = "shards"
 _STAGING = ".preparing"
+# The command, and what is in a folder of its own.
+OUTPUT = ("tall prepare", REPORT, _SHARDS, _STAGING)
 _RESULTS = ("train", "validation", "translations")
 _ROW = Features(
     {name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")}
@@ -81,7 +83,7 @@ def prepare(
     """
     settings = settings or CorpusSettings()
     console = console or Console()
-    output = check_prepared_output(output)
+    output = check_prepared_output(output, *OUTPUT)
     translator = translator_fingerprint(model, processor, backend, compute_type, **generation_kwargs)
     tokenizers = _tokenizers_fingerprint(processor)
     state = launched_processes()
@@ -198,20 +200,6 @@ def prepared_truncation(folder: str | os.PathLike) -> str:
         FileNotFoundError: the folder was not prepared, or not to its end.
     """
     return _required_report(Path(folder))["corpus"].get("truncation", "last_word")
-
-
-def check_prepared_output(folder: str | os.PathLike) -> Path:
-    """`folder` as a path, if a corpus may be prepared there: it is new, empty, or one of an earlier call.
-
-    Raises:
-        FileExistsError: it is anything else.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        ours = folder.is_dir() and any((folder / name).exists() for name in (REPORT, _SHARDS, _STAGING, LOCK_NAME))
-        if not ours and not (folder.is_dir() and not any(folder.iterdir())):
-            raise FileExistsError(f"{folder} exists and is no prepared corpus; name a new or an empty folder.")
-    return folder
 
 
 def _tokenizers_fingerprint(processor: TALLProcessor) -> str:

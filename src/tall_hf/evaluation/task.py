@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tall_hf.data.prepare import load_translations, prepared_truncation
 from tall_hf.data.texts import read_grouped_texts
-from tall_hf.data.words import is_word, normalize, split_last_word, words_of
+from tall_hf.data.words import divide_at_last_word, is_word, normalize, split_last_word, words_of
 
 from .approach import PROTOCOLS, Question, TrainingText
 
@@ -93,8 +93,8 @@ def read_questions(
     whatever it is, and only sentences of one word are left out. Evaluation sets are taken whole: duplicates are counted
     and kept.
 
-    Overlap and the draw of `max_questions` look at the normalised text under either protocol, so both ask about the
-    same sentences, but for those that "clean" must leave out.
+    Overlap, the draw of `max_questions` and the count of learned sentences look at the normalised text under either
+    protocol, so both ask about the same sentences, but for those that "clean" must leave out.
 
     Args:
         source, column: as for `tall_hf.data.texts.read_texts`.
@@ -141,7 +141,7 @@ def read_questions(
         if word:
             question = Question(truncated, word, group=group)
             counts.duplicates += question.sentence in seen
-            counts.learned += _hash(question.sentence) in learned
+            counts.learned += _hash(_as_in_a_corpus(text, strip_niqqud, split)) in learned
             seen.add(question.sentence)
             questions.append(question)
     counts.questions = len(questions)
@@ -164,6 +164,11 @@ def _sentences(training: TrainingText | None) -> set[bytes]:
         for batch in split.select_columns("sentence").iter(1000)
         for text in batch["sentence"]
     }
+
+
+def _as_in_a_corpus(text: str, strip_niqqud, split) -> str:
+    """The sentence of a text as `tall prepare` keeps it: normalised, up to and with its last word."""
+    return "".join(divide_at_last_word(normalize(text, strip_niqqud), split))
 
 
 def _hash(text: str) -> bytes:

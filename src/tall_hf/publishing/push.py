@@ -120,10 +120,11 @@ def publish(
 
 
 def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool = True) -> Published:
-    """Replace a published model's remote code by the installed package's, in one commit, and verify that it predicts the same.
+    """Replace a published model's remote code by the installed package's, in one commit, and verify the predictions.
 
-    Weights, tokenizers and card stay; the handler and the example that were published beside the code follow it. Where `tall_hf` is imported its own classes load the model, whatever code the
-    repository has; the repository's code is what everybody else runs.
+    Weights, tokenizers and card stay; the handler and the example that were published beside the code follow it. Where
+    `tall_hf` is imported its own classes load the model, whatever code the repository has; the repository's code is what
+    everybody else runs.
 
     Args:
         repo_id: the repository.

@@ -7,6 +7,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.components import decoder_start_ids
+from tall_hf.modeling.text_rows_tall import as_text
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
 from ..approach import Answer, Approach, Loader, Question
@@ -120,7 +121,9 @@ class _Decoder:
         return answers
 
     def _encode(self, texts):
-        return self.tokenizer(text_target=texts, add_special_tokens=False, verbose=False)["input_ids"]
+        # As `TALLProcessor.encode_target`: what looks like a special token in a text is text.
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(text_target=as_text(self.tokenizer, texts), **options)["input_ids"]
 
     def _read(self, rows):
         """Logits behind every token of rows of one length, and the `step` that goes on from there (see `search_words`)."""

@@ -4,6 +4,7 @@ import inspect
 
 import torch
 
+from tall_hf.components import PAPER_SAMPLING
 from tall_hf.modeling.frozen_parts_tall import last_positions
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.modeling.words_tall import search_words, word_pieces
@@ -13,8 +14,6 @@ from ..word_probability import closing_tokens, word_log_probabilities
 
 # Hebrew by a byte-level vocabulary made for English takes about two tokens a letter.
 MAX_WORD_TOKENS = 24
-# The authors sample up to ten new tokens, and keep the first word.
-PAPER_SAMPLING = {"do_sample": True, "temperature": 0.7, "max_new_tokens": 10}
 
 
 class LanguageModel:
@@ -66,10 +65,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def sample_words(self, texts: list[str]) -> list[str]:
-        """The first word of each text's sampled continuation; empty if there is none."""
+        """The first word of each text's continuation, sampled as a TALL samples; empty if there is none."""
         ids, mask = self._batch(encode(self.tokenizer, texts), PAPER_SAMPLING["max_new_tokens"])
         inputs = {"input_ids": ids} if self.prompt is None else {"inputs_embeds": self._embed(ids, mask)}
-        new = self.llm.generate(**inputs, attention_mask=mask, pad_token_id=self._padding, **PAPER_SAMPLING)
+        # All that its own generation settings would change, as those of instruction-tuned models do.
+        sampling = {**PAPER_SAMPLING, "repetition_penalty": 1.0}
+        new = self.llm.generate(**inputs, attention_mask=mask, pad_token_id=self._padding, **sampling)
         if self.prompt is None:
             new = new[:, ids.shape[1] :]
         continuations = self.tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -85,7 +85,8 @@ class LoRA(FineTuned):
         import peft
 
         llm, tokenizer = self.load()
-        return peft.PeftModel.from_pretrained(llm, folder).merge_and_unload(), tokenizer
+        # bfloat16 would round away what was learned in float32.
+        return peft.PeftModel.from_pretrained(llm.float(), folder).merge_and_unload(), tokenizer
 
 
 def frequent_tokens(tokenizer, train: Dataset) -> list[int]:
