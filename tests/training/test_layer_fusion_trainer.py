@@ -133,6 +133,17 @@ def test_metrics_are_those_of_answers_one_by_one(trainer):
     assert metrics["eval_answer_accuracy"] == pytest.approx(sum(whole) / len(whole))
 
 
+def test_smoothed_labels_are_those_that_the_logits_predict(trainer):
+    made = trainer(label_smoothing_factor=0.1)
+    batch = made.data_collator(list(made.eval_dataset))
+    with torch.no_grad():
+        logits = made.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        loss = made.compute_loss(made.model, dict(batch)).item()
+    labels = batch["labels"][:, 1:].flatten()
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels, label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_accumulated_small_batches_equal_the_big_one(trainer):
     runs = []
     for batch_size, accumulation in ((8, 1), (2, 4)):
