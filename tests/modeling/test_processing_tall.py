@@ -144,6 +144,19 @@ def test_long_inputs_keep_their_end_with_a_warning(composed, warnings_of):
     assert len(model.translate([text], processor)) == 1
 
 
+def test_a_sentence_that_is_cut_keeps_the_language_it_is_translated_into(fresh):
+    _, processor = fresh("gated")
+    tokenizer = processor.source_tokenizer
+    tokenizer.encoder[">>eng<<"] = 7
+    processor.pivot_lang, processor.max_source_length = "eng", 12
+    texts = ["דנה גרה", " ".join(["שלום"] * 30 + ["ספר", "על", "ים"]), ">>fra<< דנה גרה"]
+    read = [tokenizer(f" {text}")["input_ids"] for text in texts]
+    assert len(read[0]) < 11 < 30 < len(read[1])
+    assert processor.encode_source(texts)["input_ids"] == [[7] + row[-11:] for row in read]
+    processor.max_source_length = None
+    assert processor.encode_source(texts)["input_ids"] == [[7, *row] for row in read]
+
+
 def test_texts_that_fit_are_not_cut(processor, warnings_of):
     processor(text=parts.SENTENCES, translations=parts.TRANSLATIONS, return_tensors="pt")
     assert warnings_of == []
