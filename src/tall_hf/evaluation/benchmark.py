@@ -92,8 +92,8 @@ def evaluate(
 
     Raises:
         ValueError: an unknown approach, one that was asked for and lacks something (the message says what to run), no
-            sentences left, a model that is no TALL, a `translator_only` with an LLM, TALLs of different translators, or a sentence that one of several
-            TALLs would cut elsewhere.
+            sentences left, a model that is no TALL, a `translator_only` with an LLM, TALLs of different translators,
+            or a sentence that one of several TALLs would cut elsewhere.
         ImportError: the extra `eval` is not installed.
         OSError: a part or a file that is not there, or a full disk.
         BlockingIOError: another process evaluates into `output`.
