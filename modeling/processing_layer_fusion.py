@@ -67,7 +67,8 @@ class LayerFusionProcessor(ProcessorMixin):
             `text_target`, `labels` as long as `input_ids`.
 
         Raises:
-            ValueError: for numbers of texts that differ, or a text with half of a surrogate pair.
+            ValueError: for numbers of texts that differ, a text with half of a surrogate pair, or no language where the
+                encoder's tokenizer wants to know which one it reads.
             TypeError: for anything that is not text, or an unknown argument.
         """
         options = {**kwargs.pop("text_kwargs", {}), **kwargs}
@@ -77,6 +78,12 @@ class LayerFusionProcessor(ProcessorMixin):
             raise TypeError(
                 f"Unknown argument {', '.join(map(repr, options))}. Beside text and prompt, a LayerFusionProcessor takes "
                 "`text_target`, `source_lang` and `return_tensors`; it pads and truncates by itself."
+            )
+        if source_lang is None and hasattr(self.source_tokenizer, "src_lang"):
+            # It would read the language of its last call, or of where it was saved.
+            raise ValueError(
+                f"The encoder's tokenizer ({type(self.source_tokenizer).__name__}) wants the code of the language it reads: "
+                "pass `source_lang`, such as 'eng_Latn' for NLLB, or compose the model with one."
             )
         texts = check_texts(text)
         prompts = (

@@ -197,10 +197,12 @@ class TALLProcessor(ProcessorMixin):
         return self._word_pieces[vocab_size]
 
     def _source_rows(self, texts):
+        code = self.source_tokenizer.get_vocab().get(f">>{self.pivot_lang}<<")
+        front = [] if self.pivot_lang is None or code is None else [code]
+        # The code is put in front of what was cut: a long sentence keeps its end, and it.
+        longest = None if self.max_source_length is None else self.max_source_length - len(front)
         texts = as_text(self.source_tokenizer, texts)
-        if self.pivot_lang is not None and f">>{self.pivot_lang}<<" in self.source_tokenizer.get_vocab():
-            texts = [f">>{self.pivot_lang}<< {text}" for text in texts]
-        return token_rows(self.source_tokenizer, texts, self.max_source_length, "source sentence")
+        return [front + row for row in token_rows(self.source_tokenizer, texts, longest, "source sentence")]
 
     def _translation_rows(self, translations):
         rows = token_rows(self.llm_tokenizer, translations, self.max_translation_length, "translation")

@@ -166,9 +166,11 @@ def nllb(folder: Path, width, heads=4):
         vocab["▁" + letter] = len(vocab)
     merges = [("▁", piece[1:]) for piece in vocab if len(piece) == 2 and piece.startswith("▁")]
     tokenizer = transformers.NllbTokenizer(vocab=vocab, merges=merges, src_lang="heb_Hebr")
-    return _many_languages(
+    model, tokenizer = _many_languages(
         transformers.M2M100Config, transformers.M2M100ForConditionalGeneration, tokenizer, len(tokenizer), width, heads
     )
+    model.generation_config.num_beams = None  # as in the original, whose settings say nothing of it
+    return model, tokenizer
 
 
 def mbart50(folder: Path, width, heads=4):
@@ -251,7 +253,8 @@ def write(kind: str, folder: str | Path, seed: int = 0) -> Path:
     if kind == "marian_he_en":
         model, tokenizer = marian(folder, HEBREW, ENGLISH, width=16)
     elif kind == "marian_en_he":
-        model, tokenizer = marian(folder, ENGLISH, HEBREW, width=24)
+        # Longer than the others: which of the parts a limit comes from must show.
+        model, tokenizer = marian(folder, ENGLISH, HEBREW, width=24, max_position_embeddings=72)
     elif kind in ("m2m_100", "nllb", "mbart50"):
         model, tokenizer = globals()[kind](folder, width=16)
     else:

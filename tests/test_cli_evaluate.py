@@ -233,6 +233,30 @@ def test_talls_of_different_translators_are_refused(evaluate, folders, tmp_path,
     assert done.exit_code == 1 and "different LR→HR translators" in done.output
 
 
+def test_talls_that_read_different_lengths_share_translations_where_nothing_is_cut(
+    evaluate, folders, held_out, tmp_path, composed
+):
+    model, processor = composed("concat")
+    publishing.save(model, processor, tmp_path / "concat")
+    limit, longest = model.config.max_source_length, composed()[0].config.max_source_length
+    assert limit < longest
+    arguments = (f"two={tmp_path / 'concat'}", "--approach", "tall", "--protocol", "clean")
+    done = evaluate(*arguments, "--dataset", folders / "data", model=f"one={folders / 'tall'}")
+    assert done.exit_code == 0, done.output
+    together = results(tmp_path)["protocols"]["clean"]["approaches"]
+    # One by one each reads the same as beside the other.
+    for name, folder in (("one", folders / "tall"), ("two", tmp_path / "concat")):
+        assert evaluate("--approach", "tall", "--protocol", "clean", model=f"{name}={folder}").exit_code == 0
+        assert results(tmp_path)["protocols"]["clean"]["approaches"][name]["metrics"] == together[name]["metrics"]
+    with open(held_out, "a", encoding="utf-8") as file:
+        file.write("דנה גרה בבית האדום " * 5 + "מאוד\n")
+    done = evaluate(*arguments, model=f"one={folders / 'tall'}")
+    assert done.exit_code == 1
+    said = " ".join(done.output.split())
+    assert f"1 of the 4 sentences have more than {limit} tokens" in said
+    assert f"(at most: one {longest}, two {limit})" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ from batches import batch, random_rows
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tall_hf import TALLForCausalLM, TALLProcessor, compose
+from tall_hf.components import language_id
 from tall_hf.loading import Component
 
 
@@ -258,9 +259,25 @@ def test_languages_must_be_given_and_known(part_folders, family):
         compose(**folders)
     with pytest.raises(ValueError, match="pass `source_lang`"):
         compose(**folders, pivot_lang=pivot)
+    with pytest.raises(ValueError, match="pass `pivot_lang`"):
+        compose(**folders, source_lang=source)
     for codes in ({"source_lang": source, "pivot_lang": "xx_Nope"}, {"source_lang": "xx_Nope", "pivot_lang": pivot}):
         with pytest.raises(ValueError, match="does not know the language code 'xx_Nope'.*'heb_Hebr' for NLLB"):
             compose(**folders, **codes)
+
+
+@pytest.mark.parametrize("family", ["m2m_100", "nllb", "mbart50"])
+def test_the_language_that_is_read_must_be_given_and_known_where_another_family_writes_it(part_folders, family):
+    folders = {**part_folders(family), "hr_lr": part_folders()["hr_lr"]}
+    source = folders.pop("source_lang")
+    with pytest.raises(ValueError, match="LR→HR translator .*: pass `source_lang`"):
+        compose(**folders)
+    with pytest.raises(ValueError, match="does not know the language code 'xx_Nope'"):
+        compose(**folders, source_lang="xx_Nope")
+    _, processor = compose(**folders, source_lang=source)
+    ids = processor.encode_source("דנה גרה")["input_ids"][0]
+    assert language_id(processor.source_tokenizer, source) in ids
+    assert processor.decoder_start_token_ids == [processor.tokenizer.pad_token_id]
 
 
 @pytest.mark.parametrize("family", ["m2m_100", "nllb", "mbart50"])

@@ -20,9 +20,14 @@ from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 TEXTS = ["דנה גרה בחיפה", "שלום"]
 
 
-@pytest.mark.parametrize("family", ["marian_he_en", "m2m_100", "nllb", "mbart50"])
-def test_parts_arrive_bit_for_bit_and_the_rest_starts_as_the_paper_says(part, family):
-    model, processor = compose_layer_fusion(part(family), part("llama"), source_fusion="global_softmax")
+@pytest.mark.parametrize(
+    ("family", "source_lang"),
+    [("marian_he_en", None), ("m2m_100", "he"), ("nllb", "heb_Hebr"), ("mbart50", "he_IL")],
+)
+def test_parts_arrive_bit_for_bit_and_the_rest_starts_as_the_paper_says(part, family, source_lang):
+    model, processor = compose_layer_fusion(
+        part(family), part("llama"), source_fusion="global_softmax", source_lang=source_lang
+    )
     encoder = AutoModelForSeq2SeqLM.from_pretrained(part(family)).get_encoder().state_dict()
     llm = AutoModelForCausalLM.from_pretrained(part("llama"))
     for mine, original in ((model.encoder.state_dict(), encoder), (model.llm.state_dict(), llm.state_dict())):
@@ -95,6 +100,17 @@ def test_a_call_in_another_language_leaves_nothing_behind(part):
     before = processor(text=TEXTS[0])["source_input_ids"]
     processor(text=TEXTS[0], source_lang="eng_Latn")
     assert processor(text=TEXTS[0])["source_input_ids"] == before
+
+
+@pytest.mark.parametrize("family", ["m2m_100", "nllb", "mbart50"])
+def test_what_wants_a_language_is_told_one(part, family):
+    model, processor = compose_layer_fusion(part(family), part("qwen2"))  # each call is to name it
+    with pytest.raises(ValueError, match="wants the code of the language it reads: pass `source_lang`"):
+        processor(text=TEXTS[0])
+    with pytest.raises(ValueError, match="wants the code of the language it reads"):
+        model.classify(TEXTS[0], processor, ["yes", "no"])
+    code = {"m2m_100": "he", "nllb": "heb_Hebr", "mbart50": "he_IL"}[family]
+    assert processor(text=TEXTS[0], source_lang=code)["source_input_ids"]
 
 
 def test_what_has_no_position_is_named(part):

@@ -51,10 +51,12 @@ class NaiveTranslation:
         self.tokenizer.truncation_side = "left"
         if processor.pivot_lang is not None and hasattr(self.tokenizer, "src_lang"):
             self.tokenizer.src_lang = processor.pivot_lang
-        code = f">>{processor.source_lang}<<"
-        self.prefix = f"{code} " if code in self.tokenizer.get_vocab() else ""
-        # How words are searched for is the TALL's own code, from the package or from the Hub.
-        words_tall = importlib.import_module(".words_tall", type(model).__module__.rpartition(".")[0])
+        code = self.tokenizer.get_vocab().get(f">>{processor.source_lang}<<")
+        self.front = [] if code is None else [code]
+        # How texts are read and words are searched for is the TALL's own code, from the package or from the Hub.
+        package = type(model).__module__.rpartition(".")[0]
+        self.as_text = importlib.import_module(".text_rows_tall", package).as_text
+        words_tall = importlib.import_module(".words_tall", package)
         self.search_words = words_tall.search_words
         self.vocab_size = self.llm.get_output_embeddings().weight.shape[0]
         self.word_pieces = words_tall.word_pieces(processor.llm_tokenizer, self.vocab_size)
@@ -107,15 +109,20 @@ class NaiveTranslation:
         if not sentences:
             return []
         inputs = self.tokenizer(
-            [self.prefix + sentence for sentence in sentences],
+            self.as_text(self.tokenizer, sentences),
             return_tensors="pt",
             padding=True,
             truncation=True,
-            max_length=self.translator.config.max_position_embeddings,
-        ).to(self.translator.device)
+            max_length=self.translator.config.max_position_embeddings - len(self.front),
+        )
+        # The code is put in front of what was cut: a long sentence keeps its end, and it.
+        front = torch.tensor([self.front] * len(sentences), dtype=torch.long)
+        device = self.translator.device
+        ids = torch.cat([front, inputs["input_ids"]], dim=1).to(device)
+        mask = torch.cat([torch.ones_like(front), inputs["attention_mask"]], dim=1).to(device)
         start, *language = self.processor.decoder_start_token_ids
         forced = {"forced_bos_token_id": language[0]} if language else {}
-        ids = self.translator.generate(**inputs, decoder_start_token_id=start, **forced)
+        ids = self.translator.generate(input_ids=ids, attention_mask=mask, decoder_start_token_id=start, **forced)
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 

@@ -92,6 +92,7 @@ def compose(
     config = TALLConfig(**part_configs, components=components, **config_switches)
     tokenizers = {role: load_tokenizer(part, token) for role, part in parts.items()}
     _check_vocabularies(parts, tokenizers, config)
+    _check_source_language(tokenizers["lr_hr"], source_lang)
 
     models = {
         "lr_hr": load_part(parts["lr_hr"], AutoModelForSeq2SeqLM, dtype, token, allow_pickle),
@@ -203,6 +204,18 @@ def needs_language(tokenizer) -> bool:
     return hasattr(tokenizer, "src_lang")
 
 
+def _check_source_language(tokenizer, source_lang: str | None) -> None:
+    """See that a translator of many languages is told which one it reads; its tokenizer would pass over a wrong code."""
+    if not needs_language(tokenizer):
+        return
+    if source_lang is None:
+        raise ValueError(
+            f"The LR→HR translator ({type(tokenizer).__name__}) translates between many languages: pass `source_lang` and "
+            "`pivot_lang`, such as 'heb_Hebr' and 'eng_Latn' for NLLB."
+        )
+    language_id(tokenizer, source_lang)
+
+
 def _translation_settings(generation_config: GenerationConfig, tokenizer, pivot_lang) -> dict:
     settings = generation_config.to_diff_dict()
     settings.pop("transformers_version", None)
@@ -211,8 +224,8 @@ def _translation_settings(generation_config: GenerationConfig, tokenizer, pivot_
             settings["forced_bos_token_id"] = language_id(tokenizer, pivot_lang)
         elif generation_config.forced_bos_token_id is None:
             raise ValueError(
-                f"The LR→HR translator ({type(tokenizer).__name__}) translates between many languages: pass "
-                "`source_lang` and `pivot_lang`, such as 'heb_Hebr' and 'eng_Latn' for NLLB."
+                f"The LR→HR translator ({type(tokenizer).__name__}) writes many languages: pass `pivot_lang`, such as "
+                "'eng_Latn' for NLLB."
             )
     return settings
 

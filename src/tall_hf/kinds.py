@@ -71,7 +71,8 @@ TALL = ModelKind(
     roles=ROLES,
     switches=SWITCHES,
     composing_options=lambda config, processor: {
-        "source_lang": processor.source_lang,
+        # A TALL may be older than the rule that its translator must be told which language it reads: it reads its tokenizer's.
+        "source_lang": processor.source_lang or getattr(processor.source_tokenizer, "src_lang", None),
         "pivot_lang": processor.pivot_lang,
         "leave_out_llm": not has_llm_layers(config),
     },

@@ -106,6 +106,15 @@ def test_rows_are_for_one_processor(run, fused, tmp_path):
         load_prepared_examples(tmp_path / "data", processor)
 
 
+def test_a_processor_is_left_as_it_was(run, fused, tmp_path):
+    _, processor = fused()
+    before = processor.source_tokenizer.src_lang
+    other = {"heb_Hebr": "eng_Latn"}.get(before, "heb_Hebr")
+    run(tmp_path / "data", source_lang=other)
+    load_prepared_examples(tmp_path / "data", processor)
+    assert processor.source_tokenizer.src_lang == before
+
+
 def test_nothing_is_there_before_all_is(run, monkeypatch, tmp_path):
     def killed(*args):
         raise KeyboardInterrupt

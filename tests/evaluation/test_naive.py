@@ -113,3 +113,16 @@ def test_a_translator_of_many_targets_reads_the_language_before_the_text(part, m
     BackTranslator(model, tokenizer)(["Dana lives", "Hello"])
     assert seen[0][:, 0].tolist() == [7, 7]
     assert torch.equal(seen[0][:, 1:], seen[1])
+
+
+def test_a_text_that_is_cut_keeps_the_language_it_is_translated_into(part, monkeypatch):
+    model, tokenizer = model_loader(AutoModelForSeq2SeqLM, part("marian_en_he"))()
+    tokenizer.encoder[">>heb<<"] = 7
+    generate, seen = model.generate, {}
+    monkeypatch.setattr(model, "generate", lambda **inputs: seen.update(inputs) or generate(**inputs))
+    texts, positions = ["Hello world " * 60 + "Dana lives", ">>fra<< Hello"], model.config.max_position_embeddings
+    BackTranslator(model, tokenizer, "heb", "eng")(texts)
+    long, short = (tokenizer(f" {text}")["input_ids"] for text in texts)
+    assert seen["input_ids"][0].tolist() == [7, *long[1 - positions :]]
+    assert seen["input_ids"][1][seen["attention_mask"][1].bool()].tolist() == [7, *short]
+    assert seen["attention_mask"].sum(dim=1).tolist() == [positions, len(short) + 1]

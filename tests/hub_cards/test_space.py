@@ -233,6 +233,20 @@ def test_naive_words_are_those_of_the_evaluation(app, composed, part_folders, tr
         assert one.probability == pytest.approx(added[one.english], rel=1e-3)
 
 
+def test_a_sentence_that_is_cut_keeps_the_language_it_is_translated_into(app, fresh, monkeypatch):
+    model, processor = fresh("gated")
+    processor.source_lang = "heb"
+    processor.tokenizer.encoder[">>heb<<"] = 7
+    naive = app.NaiveTranslation(model, processor)
+    generate, seen = naive.translator.generate, {}
+    monkeypatch.setattr(naive.translator, "generate", lambda **inputs: seen.update(inputs) or generate(**inputs))
+    sentences, positions = ["Hello world " * 60, ">>fra<< Hello"], naive.translator.config.max_position_embeddings
+    assert len(naive._translate_back(sentences)) == 2
+    long, short = (naive.tokenizer(f" {sentence}")["input_ids"] for sentence in sentences)
+    assert seen["input_ids"][0].tolist() == [7, *long[1 - positions :]]
+    assert seen["input_ids"][1][seen["attention_mask"][1].bool()].tolist() == [7, *short]
+
+
 def test_the_llm_is_the_talls_own_only_where_that_is_all_of_it(app, composed, fresh):
     def embeddings(model, processor):
         llm = app.NaiveTranslation(model, processor).llm

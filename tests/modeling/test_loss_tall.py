@@ -131,15 +131,15 @@ def test_missing_inputs_are_named(composed, left_out, message):
         model(**inputs)
 
 
-@pytest.mark.parametrize("name", ["input_ids", "llm_input_ids", "decoder_input_ids"])
-@pytest.mark.parametrize(("length", "message"), [(65, "reaches 65 tokens, but .* 64 only"), (0, "its length is 0")])
-def test_inputs_beyond_the_positions_are_refused(composed, name, length, message):
+@pytest.mark.parametrize(("name", "limit"), [("input_ids", 64), ("llm_input_ids", 64), ("decoder_input_ids", 72)])
+def test_inputs_beyond_the_positions_are_refused(composed, name, limit):
     model, processor = composed("gated")
     inputs = batch(random_rows(model, processor))
-    inputs[name] = torch.full((4, length), 5)
-    inputs[name.replace("input_ids", "attention_mask")] = torch.ones(4, length, dtype=torch.long)
-    with pytest.raises(ValueError, match=f"`{name}`.* {message}"):
-        model(**inputs)
+    for length, message in ((limit + 1, f"reaches {limit + 1} tokens, but .* {limit} only"), (0, "its length is 0")):
+        inputs[name] = torch.full((4, length), 5)
+        inputs[name.replace("input_ids", "attention_mask")] = torch.ones(4, length, dtype=torch.long)
+        with pytest.raises(ValueError, match=f"`{name}`.* {message}"):
+            model(**inputs)
 
 
 @pytest.mark.parametrize("loss_positions", ["last_token", "last_word", "all"])

@@ -116,15 +116,15 @@ def test_languages_are_no_words(composed):
         assert not continuations[index]
 
 
-@pytest.mark.parametrize(("length", "limit"), [(200, 64)])
-def test_long_inputs_keep_their_end_with_a_warning(composed, warnings_of, length, limit):
+def test_long_inputs_keep_their_end_with_a_warning(composed, warnings_of):
     model, processor = composed("gated")
-    words = ["שלום"] * length + ["ספר", "על", "ים"]
-    text, translation = " ".join(words), " ".join(["Hello"] * length + ["a", "big", "sea"])
+    limit, target_limit = 64, 72
+    words = ["שלום"] * 200 + ["ספר", "על", "ים"]
+    text, translation = " ".join(words), " ".join(["Hello"] * 200 + ["a", "big", "sea"])
     inputs = processor(text=text, translations=translation, return_tensors="pt")
     kept = {name: inputs[f"{name}input_ids"][0].tolist() for name in ("", "llm_", "decoder_")}
     assert len(kept[""]) == len(kept["llm_"]) == limit
-    assert len(kept["decoder_"]) == limit - processor.reserved_target_length
+    assert len(kept["decoder_"]) == target_limit - processor.reserved_target_length
     end = processor.source_tokenizer(text)["input_ids"]
     assert kept[""] == end[-limit:]
     assert kept["llm_"] == processor.llm_tokenizer(translation)["input_ids"][-limit:]
@@ -135,13 +135,26 @@ def test_long_inputs_keep_their_end_with_a_warning(composed, warnings_of, length
         "translation",
         "prefix",
     ]
-    assert all(f"cut to its last {n}" in text for n, text in zip((64, 64, 31), warnings_of, strict=True))
+    assert all(f"cut to its last {n}" in text for n, text in zip((64, 64, 39), warnings_of, strict=True))
     # There is room left to go on, and nothing crashes in an embedding.
     generated = model.generate(**inputs, do_sample=False, max_new_tokens=32)
     assert generated.shape[1] > inputs["decoder_input_ids"].shape[1]
     assert model.next_words(text, processor, translations=[translation])[0]
     assert model.complete(text, processor, max_words=2)[0].startswith(text)
     assert len(model.translate([text], processor)) == 1
+
+
+def test_a_sentence_that_is_cut_keeps_the_language_it_is_translated_into(fresh):
+    _, processor = fresh("gated")
+    tokenizer = processor.source_tokenizer
+    tokenizer.encoder[">>eng<<"] = 7
+    processor.pivot_lang, processor.max_source_length = "eng", 12
+    texts = ["דנה גרה", " ".join(["שלום"] * 30 + ["ספר", "על", "ים"]), ">>fra<< דנה גרה"]
+    read = [tokenizer(f" {text}")["input_ids"] for text in texts]
+    assert len(read[0]) < 11 < 30 < len(read[1])
+    assert processor.encode_source(texts)["input_ids"] == [[7] + row[-11:] for row in read]
+    processor.max_source_length = None
+    assert processor.encode_source(texts)["input_ids"] == [[7, *row] for row in read]
 
 
 def test_texts_that_fit_are_not_cut(processor, warnings_of):
@@ -152,7 +165,7 @@ def test_texts_that_fit_are_not_cut(processor, warnings_of):
 def test_generation_stops_where_positions_end(composed):
     model, processor = composed("gated")
     inputs = processor(text="שלום", translations="Hello", return_tensors="pt")
-    with pytest.raises(ValueError, match="`decoder_input_ids` reaches 65 tokens, but there are positions for 64 only"):
+    with pytest.raises(ValueError, match="`decoder_input_ids` reaches 73 tokens, but there are positions for 72 only"):
         model.generate(**inputs, do_sample=False, max_new_tokens=100, min_new_tokens=90)
 
 

@@ -61,6 +61,13 @@ def test_published_and_verified_without_the_package(folder, hub):
     publishing.verify(repo_id, updated.commit, expected)
 
 
+def test_a_model_that_each_call_tells_the_language_can_be_verified(part, tmp_path):
+    model, processor = compose_layer_fusion(part("nllb"), part("llama"))
+    publishing.save(model, processor, tmp_path / "fusion")
+    first, again = (predict_locally(tmp_path / "fusion") for _ in range(2))
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in first.tensors.items())
+
+
 def test_the_light_form(part, hub, tmp_path):
     specs = {}
     for role, kind in (("encoder", "nllb"), ("llm", "llama")):

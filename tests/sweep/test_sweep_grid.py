@@ -1,11 +1,16 @@
 """Grids as users write them: what rows take over, what they become, and every way to get one wrong."""
 
+import json
 import re
 from pathlib import Path
 
+import parts
 import pytest
-from sweep_grids import stages_of
+from sweep_grids import BASE, stages_of
+from transformers import AutoConfig
 
+from tall_hf import TALLConfig
+from tall_hf.components import ROLES
 from tall_hf.microworld import component_path
 from tall_hf.sweep.grid import read_grid
 from tall_hf.sweep.stages import build_stages
@@ -108,6 +113,43 @@ def test_rows_with_the_bridge_concat_are_prepared_by_themselves(grid):
     assert prepared["a"] == prepared["b"] != prepared["c"]
     [parts] = stages[prepared["c"]].needs
     assert stages[parts].command[stages[parts].command.index("--bridge") + 1] == "concat"
+
+
+def lengths(command):
+    """What decides where sentences are cut, of a TALL that this `tall compose` command writes."""
+    options = dict(zip(command, command[1:], strict=False))
+    parts = {f"{role}_config": AutoConfig.from_pretrained(options[f"--{role.replace('_', '-')}"]) for role in ROLES}
+    config = TALLConfig(**parts, source_bridge=options["--bridge"], look_ahead=int(options.get("--look-ahead", 0)))
+    return config.max_source_length, config.max_translation_length, config.max_target_length
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_rows_are_prepared_by_a_tall_that_cuts_as_theirs_does(grid, part, is_short, tmp_path):
+    lr_hr = tmp_path / "lr_hr"
+    lr_hr.mkdir()
+    config = json.loads((part("marian_he_en") / "config.json").read_text("utf-8"))
+    config["max_position_embeddings"] = 48 if is_short else 72
+    (lr_hr / "config.json").write_text(json.dumps(config), "utf-8")
+    base = {"lr_hr": str(lr_hr), "llm": str(part("opt")), "hr_lr": str(part("marian_en_he", 1))}
+    rows = {bridge: {"compose": {"bridge": bridge}} for bridge in parts.BRIDGES}
+    rows |= {
+        f"{bridge}_{count}": {"compose": {"bridge": bridge, "look_ahead": count}}
+        for bridge in parts.BRIDGES
+        for count in (0, 3)
+    }
+    queue, trainings = build_stages(grid(rows, base={**BASE, "compose": base}), Path("out"))
+    stages = {stage.name: stage for stage in queue}
+    preparing = {}
+    for one in trainings:
+        composed, prepared = (stages[name] for name in one.train.needs)
+        [preparing[one.row]] = (stages[name].command for name in prepared.needs)
+        assert lengths(preparing[one.row]) == lengths(composed.command), one.row
+    # One for all, where all are cut alike.
+    same = ["gated", "marian", "gated_0", "marian_0", *([] if is_short else ["none", "none_0"])]
+    assert all(preparing[row] == preparing[same[0]] for row in same)
+    assert preparing["gated_3"] == preparing["marian_3"] != preparing["gated"]
+    if not is_short:
+        assert "none" in preparing["gated"]  # as ever: folders are named after it
 
 
 def test_without_seeds_each_command_keeps_its_own(grid):

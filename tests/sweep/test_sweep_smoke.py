@@ -26,7 +26,7 @@ def test_the_smoke_grid_from_text_to_table(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["rows"]
-    assert set(rows) == {"gated", "width_64", "warmup", "after_warmup", "pretrained_alignment"}
+    assert set(rows) == {"gated", "width_64", "warmup", "after_warmup", "pretrained_alignment", "look_ahead"}
     assert rows["gated"]["seeds_done"] == 2 and rows["gated"]["questions"] == 20
     assert rows["width_64"]["trainable_parameters"] < rows["gated"]["trainable_parameters"]
     # Two steps of eight sentences each, after as many.

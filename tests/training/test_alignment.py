@@ -274,6 +274,19 @@ def test_another_run_is_not_resumed(fresh, rows, tmp_path):
         resume()
 
 
+def test_states_of_another_source_fusion_are_not_gone_on_with(fresh, rows, tmp_path):
+    fused, processor = fresh("gated", source_fusion="global_softmax")
+    pretrain_alignments(copy.deepcopy(fused), processor, rows, QUICK, tmp_path, progress=False)
+    pretrain_alignments(copy.deepcopy(fused), processor, rows, QUICK, tmp_path, progress=False)
+    others = [copy.deepcopy(fused), copy.deepcopy(fused)]
+    with torch.no_grad():
+        others[0].encoder.source_fusion.layer_logits.add_(torch.tensor([0.0, 1.0]))
+    others[1].encoder.source_fusion = None
+    for other in others:
+        with pytest.raises(ValueError, match="changed source fusion"):
+            pretrain_alignments(other, processor, rows, QUICK, tmp_path, progress=False)
+
+
 def test_max_sentences_draws_by_seed(fresh, rows):
     reports = {}
     for seed in (0, 0, 1):

@@ -19,17 +19,19 @@ from tall_hf.training.light import PINS_NAME, cast_frozen, frozen_fingerprint, s
 
 
 TEXTS = ["דנה גרה בחיפה", "שלום", "משה", "נועה אוהבת לחם"]
-ANSWERS = ["Dana lives", "world", "it", "Noa"]
+ANSWERS = ["Dana lives by a big sea", "world", "it", "Noa"]
 
 
 @pytest.fixture
 def composed_fusion(part):
     """`build(**switches)` is a fresh model of an NLLB encoder and a Llama, and its processor."""
 
+    folders = part("nllb"), part("llama")  # written at their first use, which draws random numbers
+
     def build(**switches):
         torch.manual_seed(0)
         switches = {"source_fusion": "token_softmax", "source_lang": "heb_Hebr", **switches}
-        return compose_layer_fusion(part("nllb"), part("llama"), **switches)
+        return compose_layer_fusion(*folders, **switches)
 
     return build
 
@@ -129,6 +131,45 @@ def test_metrics_are_those_of_answers_one_by_one(trainer):
     assert metrics["eval_perplexity"] == pytest.approx(torch.tensor(loss).exp().item(), rel=1e-4)
     assert metrics["eval_token_accuracy"] == pytest.approx(sum(right) / len(right))
     assert metrics["eval_answer_accuracy"] == pytest.approx(sum(whole) / len(whole))
+
+
+def test_smoothed_labels_are_those_that_the_logits_predict(trainer):
+    made = trainer(label_smoothing_factor=0.1)
+    batch = made.data_collator(list(made.eval_dataset))
+    with torch.no_grad():
+        logits = made.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        loss = made.compute_loss(made.model, dict(batch)).item()
+    labels = batch["labels"][:, 1:].flatten()
+    expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels, label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_accumulated_small_batches_equal_the_big_one(trainer):
+    runs = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        made = trainer(
+            switches={"source_fusion": "global_softmax"},  # without dropout
+            max_steps=1,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+            optim="sgd",
+            learning_rate=1.0,
+            lr_scheduler_type="constant",
+            warmup_steps=0,
+            max_grad_norm=0.0,
+        )
+        # Answers of different lengths: a mean of the batches' means would be another loss.
+        assert len({sum(label != -100 for label in row) for row in made.train_dataset["labels"]}) > 2
+        before = {name: value.clone() for name, value in made.model.state_dict().items()}
+        made.train()
+        losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+        after = made.model.state_dict()
+        runs.append((losses, {name: after[name] - before[name] for name in trainable_names(made.model)}))
+    (losses, big), (small_losses, small) = runs
+    assert small_losses == pytest.approx(losses, abs=2e-4)  # the Trainer logs rounded losses
+    assert any(step.any() for step in big.values())
+    for name, step in big.items():
+        torch.testing.assert_close(small[name], step, rtol=1e-3, atol=1e-6)
 
 
 def test_answers_are_learned(trainer):

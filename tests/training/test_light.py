@@ -74,6 +74,15 @@ def test_translators_of_many_languages_are_composed_again(fresh, translator, tmp
     assert frozen_fingerprint(loaded) == frozen_fingerprint(model)
 
 
+def test_a_tall_from_before_it_had_to_be_told_what_it_reads_is_composed_again(part_folders, tmp_path):
+    folders = {**part_folders("nllb"), "hr_lr": part_folders()["hr_lr"]}
+    model, processor = compose(**folders)
+    processor.source_lang = None
+    loaded, loaded_processor = load_light(save_light(model, processor, tmp_path / "light"))
+    assert loaded_processor.source_lang is None
+    assert frozen_fingerprint(loaded) == frozen_fingerprint(model)
+
+
 def test_adapters_may_have_a_longer_dtype_than_the_model_was_composed_in(part_folders, tmp_path):
     model, processor = compose(**part_folders(), source_bridge="gated", dtype="bfloat16")
     cast_adapters(model, torch.float32)

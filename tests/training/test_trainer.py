@@ -210,6 +210,16 @@ def test_metrics_of_the_missing_word(trainer):
     assert metrics["eval_last_word_accuracy"] == pytest.approx(sum(words) / len(words))
 
 
+def test_smoothed_labels_stand_beside_their_logits(trainer):
+    made = trainer(eval_rows=4, label_smoothing_factor=0.1)
+    batch = made.data_collator(list(made.eval_dataset))
+    with torch.no_grad():
+        logits = made.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        loss = made.compute_loss(made.model, dict(batch)).item()
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=0.1)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_not_finite_loss_stops_and_names_step_and_checkpoint(trainer):
     made = trainer(save_strategy="steps", save_steps=1)
 

@@ -116,7 +116,7 @@ def _translation_options(settings: GenerationConfig, asked: Collection[str]) -> 
     options = {
         theirs: getattr(settings, ours) for ours, theirs in _OPTIONS.items() if getattr(settings, ours) is not None
     }
-    if settings.num_beams > 1:
+    if (settings.num_beams or 1) > 1:
         # Its habit is to stop at the first finished beam, which favours short translations; `generate` looks further.
         options["patience"] = 2
     # `max_length` counts the start token, which CTranslate2 does not.

@@ -148,9 +148,8 @@ def examples_digest(examples: Dataset) -> str:
 def _processor_fingerprint(processor: LayerFusionProcessor, source_lang: str | None) -> str:
     """16 hexadecimal digits for what decides a row beside its example."""
     source_lang = processor.source_lang if source_lang is None else source_lang
-    if source_lang is not None and needs_language(processor.source_tokenizer):
-        processor.source_tokenizer.src_lang = source_lang  # it keeps, and saves, the language of its last call
-    parts = [tokenizer_digest(processor.tokenizer), tokenizer_digest(processor.source_tokenizer)]
+    with processor.reading(source_lang):  # the tokenizer is saved with the language that it reads
+        parts = [tokenizer_digest(processor.tokenizer), tokenizer_digest(processor.source_tokenizer)]
     parts += [source_lang, processor.max_source_length, processor.repeat_source, *_ROW]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

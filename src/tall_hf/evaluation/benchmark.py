@@ -1,5 +1,6 @@
 """From a TALL and a text to a report: questions, translations, approaches, answers, tables."""
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -63,7 +64,8 @@ def evaluate(
 
     Args:
         models: folder or Hub id of a TALL, called "tall", or several by name; the first is the reference, and its parts
-            are the other approaches'. All must have the same LR→HR translator.
+            are the other approaches'. All must have the same LR→HR translator; where one reads fewer tokens of a sentence than
+            another (the bridge "concat" before an LLM of few positions), no sentence may have more.
         text, column, group_column, max_questions, strip_niqqud, exclude_overlap: the sentences to ask about, as for
             `read_questions`.
         output: the folder.
@@ -90,7 +92,8 @@ def evaluate(
 
     Raises:
         ValueError: an unknown approach, one that was asked for and lacks something (the message says what to run), no
-            sentences left, a model that is no TALL, a `translator_only` with an LLM, or TALLs of different translators.
+            sentences left, a model that is no TALL, a `translator_only` with an LLM, TALLs of different translators,
+            or a sentence that one of several TALLs would cut elsewhere.
         ImportError: the extra `eval` is not installed.
         OSError: a part or a file that is not there, or a full disk.
         BlockingIOError: another process evaluates into `output`.
@@ -212,7 +215,8 @@ def _with_translations(
 ) -> tuple[dict[str, list[Question]], Cost | None]:
     """The questions with translations by the TALLs' translator, if an approach reads them, and what those cost.
 
-    What was prepared is checked to be of that translator too.
+    What was prepared is checked to be of that translator too. TALLs that read sentences of different lengths share the
+    translations where none of the sentences is longer than what the shortest reads.
     """
     wanted = any(approach.reads_translations for approach in approaches)
     if not wanted and dataset is None:
@@ -220,12 +224,17 @@ def _with_translations(
     talls = dict(parts.models)
     if any(isinstance(approach, TranslatorOnly) for approach in approaches):
         talls["translator_only"] = parts.translator_only
+    processors = {name: TALLProcessor.from_pretrained(folder, token=parts.token) for name, folder in talls.items()}
+    lengths = {name: processor.max_source_length for name, processor in processors.items()}
+    shortest = min((length for length in lengths.values() if length is not None), default=None)
     fingerprints = {}
     for name, folder in reversed(talls.items()):  # the first one stays
         # In the dtype it was saved in: rounded weights are another translator's.
         model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True, token=parts.token)
-        processor = TALLProcessor.from_pretrained(folder, token=parts.token)
-        fingerprints[name] = translator_fingerprint(model, processor)
+        processor = processors[name]
+        reader = copy.copy(processor)
+        reader.max_source_length = shortest
+        fingerprints[name] = translator_fingerprint(model, reader)
     if len(set(fingerprints.values())) > 1:
         listed = ", ".join(f"{name} {fingerprint}" for name, fingerprint in fingerprints.items())
         raise ValueError(
@@ -237,12 +246,14 @@ def _with_translations(
     if not wanted:
         return questions, None
     texts = list(dict.fromkeys(question.truncated for asked in questions.values() for question in asked))
+    if len(set(lengths.values())) > 1:
+        _check_none_is_cut(processor, texts, lengths, shortest)
     corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=digest(texts))
     model.to(device=parts.device, dtype=parts.dtype)
     name = digest([fingerprints[parts.first], corpus._fingerprint])
     costs = KeptCost(output / "translation_costs" / f"{name}.json")
     with CostMeter(costs.keep) as meter:
-        translated = translate_corpus(model, processor, corpus, output / "translations")
+        translated = translate_corpus(model, reader, corpus, output / "translations")
     cost = costs.finish(meter.cost)
     translations = dict(zip(texts, translated["translation"], strict=True))
     with_translations = {
@@ -250,3 +261,19 @@ def _with_translations(
         for protocol, asked in questions.items()
     }
     return with_translations, cost
+
+
+def _check_none_is_cut(
+    processor: TALLProcessor, texts: list[str], lengths: dict[str, int | None], shortest: int
+) -> None:
+    """ValueError if a text has more tokens than the TALL that reads the fewest, for another would read a longer part of it."""
+    whole = copy.copy(processor)
+    whole.max_source_length = None
+    cut = sum(len(row) > shortest for row in whole.encode_source(texts)["input_ids"])
+    if cut:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(
+            f"{cut:,} of the {len(texts):,} sentences have more than {shortest} tokens, and the TALLs read different lengths of "
+            f"them (at most: {listed}), while questions are translated once; evaluate these TALLs one by one, or leave out "
+            "the longest sentences."
+        )

@@ -54,7 +54,11 @@ def predict(model, processor, texts: dict[str, list[str]] | None = None) -> Pred
         texts = {"text": draw_texts(processor.tokenizer), "translations": draw_texts(processor.llm_tokenizer)}
     elif texts is None:
         texts = {"text": draw_texts(processor.source_tokenizer), "prompt": draw_texts(processor.tokenizer)}
-    inputs = processor(**texts, return_tensors="pt")
+    options = {}
+    if "prompt" in texts and processor.source_lang is None and hasattr(processor.source_tokenizer, "src_lang"):
+        # Each call is to name the language; random tokens are of none, so any will do.
+        options["source_lang"] = processor.source_tokenizer.src_lang
+    inputs = processor(**texts, **options, return_tensors="pt")
     return Predictions(texts, {**inputs, "logits": model(**inputs).logits})
 
 

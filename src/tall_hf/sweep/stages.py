@@ -1,9 +1,16 @@
 """The commands of a sweep: compose, prepare, pretrain alignments, train and evaluate, each in a folder named after all that decides it."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from transformers import AutoConfig
+
+from tall_hf.components import ROLES
 from tall_hf.evaluation.store import digest
+from tall_hf.loading import Component
+from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.saving import MODEL_FOLDER
 
 from .grid import Grid, Row
@@ -111,11 +118,7 @@ class _Builder:
         first = row
         while first.source is not None:
             first = self.grid.rows[first.source]
-        parts = {name: value for name, value in first.options["compose"].items() if name in _PARTS}
-        # A TALL of the parts that depends on nothing else, and is as small as one can be. "concat" leaves the source fewer
-        # of the LLM's positions, so its sentences may be cut elsewhere.
-        bridge = "concat" if first.options["compose"].get("bridge") == "concat" else "none"
-        need, model = self._composed(parts | {"bridge": bridge}, None, f"parts of {about}")
+        need, model = self._composed(_preparing(first.options["compose"]), None, f"parts of {about}")
         arguments = [*self.grid.arguments("prepare", options), "--model", str(model)]
         return self._add("prepare", "prepared", arguments, [need], about)
 
@@ -146,3 +149,33 @@ class _Builder:
 
     def _seed(self, seed: int | None) -> list[str]:
         return [] if seed is None else ["--seed", str(seed)]
+
+
+def _preparing(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `tall compose` for a TALL that cuts sentences as one of `options` does, and depends on little else."""
+    chosen = {name: value for name, value in options.items() if name in _PARTS}
+    if options.get("look_ahead"):
+        chosen["look_ahead"] = options["look_ahead"]
+    if options.get("bridge") == "concat":
+        # It leaves the source fewer of the LLM's positions.
+        return chosen | {"bridge": "concat"}
+    if options.get("bridge") != "none" and _shortened_by_custom_decoder(*(options[role] for role in ROLES)):
+        heads = options.get("bridge_heads")
+        return chosen | {"bridge": "marian"} | ({} if heads is None else {"bridge_heads": heads})
+    # The smallest there is.
+    return chosen | {"bridge": "none"}
+
+
+@functools.cache
+def _shortened_by_custom_decoder(*specs: str) -> bool:
+    """Whether custom decoder 1, which has as many positions as the LR→HR translator, has fewer than the parts around it."""
+    try:
+        parts = [Component.resolve(spec).load(AutoConfig) for spec in specs]
+        config = TALLConfig(
+            **{f"{role}_config": part for role, part in zip(ROLES, parts, strict=True)}, source_bridge="none"
+        )
+    except (OSError, ValueError):
+        return False  # composing them will say what is wrong
+    without = config.max_translation_length
+    config.source_bridge = "marian"
+    return config.max_translation_length < without

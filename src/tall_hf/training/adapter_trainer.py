@@ -3,7 +3,7 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -95,6 +95,8 @@ class AdapterTrainer(Trainer, ABC):
     processor_class = ProcessorMixin
     # The share of rows of which every learned token is right, as metrics call it.
     accuracy_name = "accuracy"
+    # Whether the logits of a position predict the next label, and not the one that stands beside them.
+    predicts_next_label = False
 
     def __init__(
         self,
@@ -137,6 +139,9 @@ class AdapterTrainer(Trainer, ABC):
             processing_class=processing_class,
             **trainer_arguments,
         )
+        if self.label_smoother is not None:
+            # By itself the Trainer shifts labels for the classes of transformers alone, which it knows by name.
+            self.label_smoother = partial(self.label_smoother, shift_labels=self.predicts_next_label)
         # The Trainer switches the cache off for good; with labels these models need no telling.
         model.config.use_cache = use_cache
         if args.early_stopping_patience is not None:

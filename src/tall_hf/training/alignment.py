@@ -35,6 +35,8 @@ class _FrozenPart:
     column: str
     pad_token_id: int
     module: nn.Module
+    # What joins the layers of the module, if more than the last one is read.
+    fusion: nn.Module | None
     read: Callable[[torch.LongTensor, torch.LongTensor], torch.Tensor]
 
 
@@ -161,6 +163,7 @@ class _Pretraining:
             "settings": dataclasses.asdict(settings),
             "dataset": _digest_rows(self.learned, self.held_out),
             "frozen part": _digest_weights(part.module),
+            "source fusion": None if part.fusion is None else _digest_weights(part.fusion),
             "alignment's first weights": _digest_weights(alignment),
         }
 
@@ -302,7 +305,7 @@ def _frozen_parts(model: TALLForCausalLM, processor: TALLProcessor) -> list[_Fro
         return encoder.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
     target = _FrozenPart(
-        "target_alignment", "llm_input_ids", processor.llm_tokenizer.pad_token_id, encoder.llm, read_with_llm
+        "target_alignment", "llm_input_ids", processor.llm_tokenizer.pad_token_id, encoder.llm, None, read_with_llm
     )
     if encoder.source_alignment is None:
         return [target]
@@ -311,6 +314,7 @@ def _frozen_parts(model: TALLForCausalLM, processor: TALLProcessor) -> list[_Fro
         "input_ids",
         processor.source_tokenizer.pad_token_id,
         encoder.translator.get_encoder(),
+        encoder.source_fusion,
         encoder.encode_source,
     )
     return [source, target]

@@ -37,6 +37,7 @@ class LayerFusionTrainer(AdapterTrainer):
     arguments_class = LayerFusionTrainingArguments
     processor_class = LayerFusionProcessor
     accuracy_name = "answer_accuracy"
+    predicts_next_label = True
 
     def __init__(
         self,

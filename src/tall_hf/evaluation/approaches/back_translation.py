@@ -3,6 +3,7 @@
 import torch
 
 from tall_hf.components import decoder_start_ids
+from tall_hf.modeling.text_rows_tall import as_text
 
 from ..fingerprint import model_fingerprint
 
@@ -25,8 +26,8 @@ class BackTranslator:
         if pivot_lang is not None and hasattr(tokenizer, "src_lang"):
             tokenizer.src_lang = pivot_lang
         tokenizer.truncation_side = "left"  # the last word is what matters
-        code = f">>{source_lang}<<"
-        self._prefix = f"{code} " if source_lang is not None and code in tokenizer.get_vocab() else ""
+        code = tokenizer.get_vocab().get(f">>{source_lang}<<")
+        self._front = [] if source_lang is None or code is None else [code]
         start, *language = decoder_start_ids(model, tokenizer, source_lang)
         self._start = {"decoder_start_token_id": start}
         if language:
@@ -42,13 +43,17 @@ class BackTranslator:
         translations = [""] * len(texts)
         if spoken:
             inputs = self.tokenizer(
-                [self._prefix + texts[i] for i in spoken],
+                as_text(self.tokenizer, [texts[i] for i in spoken]),
                 return_tensors="pt",
                 padding=True,
                 truncation=True,
-                max_length=self.model.config.max_position_embeddings,
-            ).to(self.model.device)
-            ids = self.model.generate(**inputs, **self._start)
+                max_length=self.model.config.max_position_embeddings - len(self._front),
+            )
+            # The code is put in front of what was cut: a long text keeps its end, and it.
+            front = torch.tensor([self._front] * len(spoken), dtype=torch.long)
+            ids = torch.cat([front, inputs["input_ids"]], dim=1).to(self.model.device)
+            mask = torch.cat([torch.ones_like(front), inputs["attention_mask"]], dim=1).to(self.model.device)
+            ids = self.model.generate(input_ids=ids, attention_mask=mask, **self._start)
             decoded = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
             for i, translation in zip(spoken, decoded, strict=True):
                 translations[i] = translation
