@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tall_hf.evaluation.store import digest
+from tall_hf.fingerprints import json_digest
 from tall_hf.saving import MODEL_FOLDER
 
 from .grid import Grid, Row
@@ -134,7 +134,7 @@ class _Builder:
     ) -> tuple[Stage, Path]:
         """A stage and its folder, which are there already where another row has the same."""
         # Folders of other stages are named after what decides them, so their names say what is read.
-        name = digest([verb, *(one.removeprefix(f"{self.output}/") for one in arguments)])[:10]
+        name = json_digest([verb, *(one.removeprefix(f"{self.output}/") for one in arguments)])[:10]
         folder = self.output / kind / name
         key = f"{verb}:{name}"
         if key not in self.stages:

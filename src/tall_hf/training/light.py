@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
+from tall_hf.fingerprints import hash_tensors
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
-from tall_hf.weights import hash_tensors
 
 from .lora import add_lora
 

@@ -3,8 +3,7 @@
 import torch
 
 from tall_hf.components import decoder_start_ids
-
-from ..fingerprint import model_fingerprint
+from tall_hf.fingerprints import model_fingerprint
 
 
 class BackTranslator:
