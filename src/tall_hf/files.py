@@ -56,6 +56,33 @@ def locked_aside(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
+    """Where to make a folder that takes the place of `folder` when it is whole; after an error that one is what it was.
+
+    Raises:
+        BlockingIOError: another process is making that folder.
+        OSError: it cannot be written.
+    """
+    folder = Path(folder)
+    with locked_aside(folder) as aside:
+        staging, old = aside / "new", aside / "old"
+        # Of a process that was killed, perhaps between the two renames below.
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
+        yield staging
+        if folder.exists():
+            folder.rename(old)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+
+
+@contextlib.contextmanager
 def _held(path: Path, folder: str | os.PathLike) -> Iterator[None]:
     lock = FileLock(path, timeout=0)
     try:
