@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tall_hf.evaluation.plots import colour, figure_class
+from tall_hf.measuring.figures import colour, figure_class
 
 
 def show(results: dict, console: Console) -> None:

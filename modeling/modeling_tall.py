@@ -222,12 +222,11 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         if isinstance(kept, torch.Tensor):
             hidden_states = hidden_states[:, kept]
             labels = None if labels is None else labels[:, kept.to(labels.device)]
-        if labels is not None:
-            # Most positions of a target have no loss and the vocabulary is wide. In evaluation logits stay beside their
-            # labels, for metrics; a compiled graph keeps its shapes.
-            if self.training and not torch.compiler.is_compiling():
-                learned = labels != -100
-                hidden_states, labels = hidden_states[learned], labels[learned]
+        # Most positions of a target have no loss and the vocabulary is wide. In evaluation logits stay beside their labels,
+        # for metrics; a compiled graph keeps its shapes.
+        if labels is not None and self.training and not torch.compiler.is_compiling():
+            learned = labels != -100
+            hidden_states, labels = hidden_states[learned], labels[learned]
         logits = self.lm_head(hidden_states)
         if not self.training:  # the Trainer tells of a loss that is not finite, with its step
             check_overflow(logits)

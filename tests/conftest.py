@@ -73,8 +73,9 @@ def composed(part_folders):
 
     @functools.cache
     def build(bridge="gated", translator="marian", llm="qwen2", **switches):
+        folders = part_folders(translator, llm)  # which seeds too, if they are written now
         torch.manual_seed(2)
-        model, processor = compose(**part_folders(translator, llm), source_bridge=bridge, **switches)
+        model, processor = compose(**folders, source_bridge=bridge, **switches)
         return parts.stir(model), processor
 
     return build
@@ -92,8 +93,9 @@ def fused(part):
 
     @functools.cache
     def build(llm="llama", encoder="nllb", **switches):
+        folders = part(encoder), part(llm)
         torch.manual_seed(2)
-        model, processor = compose_layer_fusion(part(encoder), part(llm), source_lang="heb_Hebr", **switches)
+        model, processor = compose_layer_fusion(*folders, source_lang="heb_Hebr", **switches)
         return parts.stir(model), processor
 
     return build

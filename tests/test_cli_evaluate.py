@@ -15,9 +15,9 @@ from tall_hf.cli import app
 from tall_hf.data import CorpusSettings, prepare
 from tall_hf.evaluation import APPROACHES, benchmark, report
 from tall_hf.evaluation import evaluate as run_evaluation
-from tall_hf.evaluation.cost import Cost
 from tall_hf.evaluation.plots import plot_all
 from tall_hf.evaluation.store import KeptCost
+from tall_hf.measuring.cost import Cost
 
 
 SENTENCES = [*parts.HEBREW, "דנה נוסעת לעבודה בבוקר", "משה אוכל תפוח גדול", "רות קוראת ספר ירוק", "יוסי עייף מאוד"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from run import shown
 
-from tall_hf.evaluation.tables import markdown_table
+from tall_hf.measuring.tables import markdown_table
 
 
 def read_json(path: Path):

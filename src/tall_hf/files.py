@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -51,6 +53,33 @@ def locked_aside(folder: str | os.PathLike) -> Iterator[Path]:
             yield aside
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
+    """Where to make a folder that takes the place of `folder` when it is whole; after an error that one is what it was.
+
+    Raises:
+        BlockingIOError: another process is making that folder.
+        OSError: it cannot be written.
+    """
+    folder = Path(folder)
+    with locked_aside(folder) as aside:
+        staging, old = aside / "new", aside / "old"
+        # Of a process that was killed, perhaps between the two renames below.
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        for left in (staging, old):
+            shutil.rmtree(left, ignore_errors=True)
+        yield staging
+        if folder.exists():
+            folder.rename(old)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
 
 
 @contextlib.contextmanager
@@ -101,6 +130,26 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; its folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}).") from error
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:

@@ -1,6 +1,5 @@
 """The kinds of model in this package, and what light checkpoints, saving and publishing need to know of each."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file
 
 from tall_hf.components import ROLES, SWITCHES, compose, has_llm_layers
+from tall_hf.files import read_json
 from tall_hf.layer_fusion import LAYER_FUSION_ROLES, LAYER_FUSION_SWITCHES, compose_layer_fusion
 from tall_hf.modeling.configuration_layer_fusion import LayerFusionConfig
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -120,10 +120,7 @@ def check_kind(model: str | os.PathLike, *allowed: ModelKind, token: str | bool 
         config_file = cached_file(str(model), "config.json", token=token)
     except OSError as error:
         raise OSError(f"There is no folder {model}, and as a Hub id it cannot be read: {error}") from error
-    try:
-        config = json.loads(Path(config_file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{config_file} is damaged ({error}).") from error
+    config = read_json(Path(config_file))
     kind = kind_of(config)
     if kind not in allowed:
         names = " or ".join(f"a {one.name}" for one in allowed)

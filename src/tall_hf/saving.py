@@ -3,12 +3,11 @@
 import fnmatch
 import json
 import os
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tall_hf.files import locked_aside
+from tall_hf.files import folder_written_whole
 from tall_hf.kinds import ModelKind, check_kind, kind_of
 
 
@@ -47,28 +46,18 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.Pat
     if getattr(model.config, "lora", None):
         raise ValueError(f"The model has LoRA ({model.config.lora}); merge it first, with `merge_lora(model)`.")
     folder = check_output(folder)
-    with locked_aside(folder) as aside:
-        staging, old = aside / "new", aside / "old"
-        # Of a process that was killed, perhaps between the two renames below.
-        if old.is_dir() and not folder.exists():
-            old.rename(folder)
-        for left in (staging, old):
-            shutil.rmtree(left, ignore_errors=True)
-        model.save_pretrained(staging, max_shard_size=MAX_SHARD_SIZE)
-        processor.save_pretrained(staging)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            staging.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+    with folder_written_whole(folder) as aside:
+        model.save_pretrained(aside, max_shard_size=MAX_SHARD_SIZE)
+        processor.save_pretrained(aside)
     return folder
 
 
-def check_output(folder: str | os.PathLike) -> Path:
+def check_output(folder: str | os.PathLike, *also: str) -> Path:
     """`folder` as a path, if a model may be saved there: it is new, empty, or a saved model and nothing else.
+
+    Args:
+        folder: where to save.
+        also: names of further files that what is saved consists of.
 
     Raises:
         FileExistsError: it is anything else.
@@ -77,7 +66,7 @@ def check_output(folder: str | os.PathLike) -> Path:
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_saved_model(folder))):
         raise FileExistsError(f"{folder} exists and is no saved model of this package; name a new or an empty folder.")
     entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    foreign = [name for name in entries if not any(fnmatch.fnmatch(name, pattern) for pattern in _OWN_FILES)]
+    foreign = [name for name in entries if not any(fnmatch.fnmatch(name, pattern) for pattern in (*_OWN_FILES, *also))]
     if foreign:
         raise FileExistsError(
             f"{folder} holds a model, which would be replaced, and also {', '.join(foreign)}; name a new folder, or move "

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from tall_hf.classification import TASKS, ClassificationTask, evaluate, evaluate_classification, report
-from tall_hf.evaluation.cost import Cost
+from tall_hf.measuring.cost import Cost
 from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 
 

@@ -18,7 +18,6 @@ from translate_child import SETTINGS
 
 from tall_hf import TALLForCausalLM, TALLProcessor, publishing
 from tall_hf.data import CorpusSettings, build_corpus, translate_corpus, translator_fingerprint
-from tall_hf.data.translation import tokenizer_digest
 
 
 CHILD = Path(__file__).with_name("translate_child.py")
@@ -193,27 +192,6 @@ def test_another_translator_or_other_settings_translate_anew_and_nothing_else_do
     others.add(translator_fingerprint(model, processor, backend="ctranslate2"))
     others.add(translator_fingerprint(model, processor, backend="ctranslate2", compute_type="float32"))
     assert len(others) == 8
-
-
-def test_a_tokenizers_digest_does_not_depend_on_how_it_was_called(fresh):
-    _, processor = fresh("gated", "nllb")
-    for tokenizer in (processor.source_tokenizer, processor.llm_tokenizer):
-        before = tokenizer_digest(tokenizer)
-        tokenizer(["Dana lives in Haifa"] * 2, truncation=True, padding="max_length", max_length=3)
-        assert tokenizer_digest(tokenizer) == before
-
-
-def test_a_tokenizers_digest_does_not_depend_on_how_it_was_found(composed, tmp_path):
-    composed()[1].save_pretrained(tmp_path)
-    digests = set()
-    for is_local, is_offline in ((True, False), (True, True), (False, False)):
-        tokenizer = TALLProcessor.from_pretrained(tmp_path).tokenizer
-        tokenizer.init_kwargs |= {"is_local": is_local, "local_files_only": is_offline}
-        tokenizer.save_pretrained(tmp_path / "saved")
-        saved = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
-        assert (saved["is_local"], saved["local_files_only"]) == (is_local, is_offline)
-        digests.add(tokenizer_digest(tokenizer))
-    assert len(digests) == 1
 
 
 def test_a_full_disk_says_what_to_do_and_leaves_nothing_half_written(tall, texts, tmp_path, monkeypatch):

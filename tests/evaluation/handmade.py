@@ -3,8 +3,8 @@
 from datasets import Dataset
 
 from tall_hf.evaluation.approach import Answer, Question, TrainingText
-from tall_hf.evaluation.cost import Cost
 from tall_hf.evaluation.run import Results, Run
+from tall_hf.measuring.cost import Cost
 
 
 QUESTIONS = [

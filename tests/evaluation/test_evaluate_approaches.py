@@ -21,9 +21,9 @@ from datasets import Dataset
 
 from tall_hf.evaluation import run as run_module
 from tall_hf.evaluation.approach import Answer, Approach, Question, TrainingText
-from tall_hf.evaluation.cost import Cost, CostMeter
 from tall_hf.evaluation.run import evaluate_approaches
 from tall_hf.evaluation.store import KeptCost
+from tall_hf.measuring.cost import Cost, CostMeter
 
 
 class Counting(Approach):

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from tall_hf.evaluation import plots, report
-from tall_hf.evaluation.cost import Cost
 from tall_hf.evaluation.scores import compute_scores
-from tall_hf.evaluation.tables import cost_rows, markdown_table, quality_rows, split_rows
+from tall_hf.evaluation.tables import cost_rows, quality_rows, split_rows
+from tall_hf.measuring.cost import Cost
 
 
 def clean():
@@ -78,10 +78,6 @@ def test_the_table_of_groups():
     assert rows == [["tall", "80.00", "80.00"], ["ngram", "20.00", "20.00"]]
     assert split_rows(clean(), "group", intervals=True)[1][0][1].startswith("80.00 [")
     assert split_rows(clean(), "frequency", intervals=True) == ([], [])
-
-
-def test_markdown_is_one_line_a_row():
-    assert markdown_table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 2 |\n"
 
 
 def test_the_terminal_and_the_file_show_the_same(written):

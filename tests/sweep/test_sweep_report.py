@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tall_hf.evaluation.scoring import mcnemar, paired_bootstrap, share
+from tall_hf.measuring.statistics import mcnemar, paired_bootstrap, share
 from tall_hf.sweep.compare import accuracy_interval, crossed_bootstrap
 from tall_hf.sweep.outcomes import Outcome, Point
 from tall_hf.sweep.plot import _side_by_side

@@ -189,6 +189,31 @@ def test_missing_weights_are_named(saved, tmp_path):
         load_light(folder)
 
 
+def test_an_interrupted_save_leaves_what_was_there(fresh, tmp_path, monkeypatch):
+    model, processor = fresh("gated")
+    expected = model.state_dict()["encoder.gate"].clone()
+
+    def full(folder):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(processor, "save_pretrained", full)
+        save_light(model, processor, tmp_path / "light")
+    assert list(tmp_path.iterdir()) == []
+    folder = save_light(model, processor, tmp_path / "light")
+    with torch.no_grad():
+        model.encoder.gate += 1.0
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(processor, "save_pretrained", full)
+        save_light(model, processor, folder)
+    assert list(tmp_path.iterdir()) == [folder]
+    assert torch.equal(load_light(folder)[0].encoder.gate, expected)
+    assert torch.equal(load_light(save_light(model, processor, folder))[0].encoder.gate, expected + 1.0)
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"also notes\.txt"):
+        save_light(model, processor, folder)
+
+
 def test_checkpoints_of_a_training(trainer, tmp_path):
     made = trainer(save_strategy="steps", save_steps=4)
     made.train()

@@ -1,7 +1,6 @@
 """What a training, a preparation and an evaluation left behind, read for a card and checked to be of one and the same model."""
 
 import csv
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ import torch
 from tall_hf.data import LastTokenCollator
 from tall_hf.data.prepare import REPORT, load_prepared
 from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.fingerprint import model_fingerprint
 from tall_hf.evaluation.report import RESULTS_NAME
 from tall_hf.evaluation.run import kept_answers
 from tall_hf.evaluation.scoring import score
+from tall_hf.files import read_json
+from tall_hf.fingerprints import model_fingerprint
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.saving import MODEL_FOLDER
@@ -78,8 +78,8 @@ def read_training(model: Path) -> Training | None:
     run = model.parent
     if model.name != MODEL_FOLDER or not (run / STATE_NAME).is_file():
         return None
-    state = _read_json(run / STATE_NAME)
-    metrics = _read_json(run / METRICS_NAME) if (run / METRICS_NAME).is_file() else {}
+    state = read_json(run / STATE_NAME)
+    metrics = read_json(run / METRICS_NAME) if (run / METRICS_NAME).is_file() else {}
     figures = {name: value for name, value in metrics.items() if name.startswith("eval_")}
     if figures and not any(figures.items() <= entry.items() for entry in state["log_history"]):
         raise ValueError(
@@ -89,7 +89,7 @@ def read_training(model: Path) -> Training | None:
     checkpoint = last_checkpoint(run)
     places = [run, *([Path(checkpoint)] if checkpoint else [])]
     settings = next((place / SETTINGS_NAME for place in places if (place / SETTINGS_NAME).is_file()), None)
-    return Training(_read_json(settings) if settings else {}, state, metrics)
+    return Training(read_json(settings) if settings else {}, state, metrics)
 
 
 def read_preparation(
@@ -121,7 +121,7 @@ def read_prepare_report(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder, REPORT)
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {REPORT}; name a folder that `tall prepare` wrote to its end.")
-    return _read_json(path)
+    return read_json(path)
 
 
 def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
@@ -139,7 +139,7 @@ def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
     folder = Path(folder)
     if not (folder / RESULTS_NAME).is_file():
         raise FileNotFoundError(f"{folder} has no {RESULTS_NAME}; name the `--output` folder of `tall evaluate`.")
-    report = _read_json(folder / RESULTS_NAME)
+    report = read_json(folder / RESULTS_NAME)
     if missing := sorted(_OF_A_REPORT - report.keys()):
         raise ValueError(
             f"{folder / RESULTS_NAME} does not say {', '.join(missing)}, so another version of `tall evaluate` wrote it: run the "
@@ -227,10 +227,3 @@ def _read_sentences(folder: Path, protocol: str, approach: str) -> list[dict[str
         )
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}).") from error

@@ -14,7 +14,8 @@ from transformers.utils import logging
 from tall_hf import hub_cards
 from tall_hf.classification.report import RESULTS_NAME
 from tall_hf.classification.scores import label_scores
-from tall_hf.evaluation.fingerprint import model_fingerprint
+from tall_hf.files import read_json
+from tall_hf.fingerprints import model_fingerprint
 from tall_hf.kinds import LAYER_FUSION
 from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 from tall_hf.saving import model_folder
@@ -122,7 +123,7 @@ def read_label_evaluation(folder: str | os.PathLike, model: Path) -> dict[str, A
         raise FileNotFoundError(
             f"{folder} has no {RESULTS_NAME}; name the `--output` folder of `tall fusion evaluate`."
         )
-    results = json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
+    results = read_json(folder / RESULTS_NAME)
     fingerprints = {}
     for name in results["models"]:
         answers = [_answers(folder, entry["models"][name]) for entry in results["languages"].values()]
@@ -145,7 +146,7 @@ def _answers(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     path = folder / entry["predictions"]
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, so its figures cannot be counted again; evaluate again.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def _fingerprint(folder: Path, dtype: torch.dtype) -> str:

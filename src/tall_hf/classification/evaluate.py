@@ -16,13 +16,12 @@ from rich.console import Console
 
 from tall_hf.components import language_id, needs_language
 from tall_hf.data.examples import examples_digest
-from tall_hf.evaluation.benchmark import accelerator_or_cpu, choose_dtype
-from tall_hf.evaluation.cost import Cost, CostMeter, free_memory
-from tall_hf.evaluation.fingerprint import model_fingerprint
-from tall_hf.evaluation.scoring import load_metric
-from tall_hf.evaluation.store import digest, write_json
-from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished
+from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished, write_json
+from tall_hf.fingerprints import json_digest, model_fingerprint
 from tall_hf.kinds import LAYER_FUSION, check_kind
+from tall_hf.measuring.cost import Cost, CostMeter
+from tall_hf.measuring.device import accelerator_or_cpu, choose_dtype, free_memory
+from tall_hf.measuring.statistics import load_metric
 from tall_hf.modeling.modeling_layer_fusion import LayerFusionForCausalLM
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 from tall_hf.progress import progress_bars
@@ -192,7 +191,7 @@ def _ask(
     with progress_bars("questions", Console(stderr=True) if console.is_terminal else console) as progress:
         for language, examples in asked.items():
             settings = of_model | {"source_lang": codes[language], "questions": examples_digest(examples)}
-            path = output / PREDICTIONS / name / f"{language}-{digest(settings)}.json"
+            path = output / PREDICTIONS / name / f"{language}-{json_digest(settings)}.json"
             task = progress.add_task(f"{name} ({language})", total=len(examples))
             if not path.exists():
                 with CostMeter() as meter:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from tall_hf.evaluation.plots import colour, figure_class
-from tall_hf.evaluation.scoring import holm
-from tall_hf.evaluation.store import write_json
-from tall_hf.evaluation.tables import Cells, markdown_table, p_value_text, percent_with_interval, rich_table
-from tall_hf.files import written_whole
+from tall_hf.files import write_json, written_whole
+from tall_hf.measuring.figures import colour, error_bars, figure_class, save_png
+from tall_hf.measuring.statistics import holm
+from tall_hf.measuring.tables import Cells, markdown_table, p_value_text, percent_with_interval, rich_table
 
 from .scores import chance, difference, label_scores, majority_accuracy, mean_interval
 from .tasks import ClassificationTask
@@ -179,7 +178,7 @@ def f1_rows(results: dict[str, Any]) -> Cells:
     """A row for each language, and the average: each model's macro-F1."""
     models = list(results["average"]["models"])
     rows = [
-        [name, *(_f1_with_interval(entry["models"][model]) for model in models)]
+        [name, *(percent_with_interval(entry["models"][model], "macro_f1") for model in models)]
         for name, entry in results["languages"].items()
     ]
     if len(rows) > 1:
@@ -225,14 +224,11 @@ def plot_languages(results: dict[str, Any], path: Path) -> Path:
     axis = figure.subplots()
     for place, model in enumerate(models):
         found = [entry["models"][model] for entry in entries.values()]
-        values = [100 * scores["accuracy"] for scores in found]
-        lows, highs = zip(*(scores["accuracy_interval"] for scores in found), strict=True)
-        errors = [
-            [max(0.0, value - 100 * low) for value, low in zip(values, lows, strict=True)],
-            [max(0.0, 100 * high - value) for value, high in zip(values, highs, strict=True)],
-        ]
+        accuracies = [scores["accuracy"] for scores in found]
+        errors = error_bars(accuracies, [scores["accuracy_interval"] for scores in found])
         positions = [i - 0.4 + (place + 0.5) * width for i in range(len(entries))]
-        axis.bar(positions, values, width, yerr=errors, capsize=2, color=colour(place), label=model)
+        heights = [100 * accuracy for accuracy in accuracies]
+        axis.bar(positions, heights, width, yerr=errors, capsize=2, color=colour(place), label=model)
     for i, entry in enumerate(entries.values()):
         label = "majority label" if i == 0 else None
         axis.hlines(100 * entry["majority"], i - 0.45, i + 0.45, color="black", linestyles="dotted", label=label)
@@ -241,15 +237,8 @@ def plot_languages(results: dict[str, Any], path: Path) -> Path:
     axis.set_ylim(0, 105)
     axis.grid(alpha=0.3, axis="y")
     figure.legend(loc="outside upper right", ncols=1 + len(models), fontsize="small")
-    with written_whole(path) as aside:
-        figure.savefig(aside, format="png", dpi=120)
-    return path
+    return save_png(figure, path)
 
 
 def _percents(entry: dict[str, Any]) -> list[str]:
     return [f"{100 * entry[name]:.1f}" for name in ("chance", "majority")]
-
-
-def _f1_with_interval(scores: dict[str, Any]) -> str:
-    low, high = scores["macro_f1_interval"]
-    return f"{100 * scores['macro_f1']:.2f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tall_hf.evaluation.scoring import load_metric, mcnemar, paired_bootstrap, share
-
-
-_RESAMPLES = 2000
-_CONFIDENCE = 0.95
+from tall_hf.measuring.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    load_metric,
+    mcnemar,
+    paired_bootstrap,
+    percentile_interval,
+    share,
+)
 
 
 def label_scores(answers: Sequence[str], predictions: Sequence[str], seed: int = 0) -> dict:
@@ -36,8 +40,8 @@ def label_scores(answers: Sequence[str], predictions: Sequence[str], seed: int =
 def macro_f1(
     answers: Sequence[str],
     predictions: Sequence[str],
-    confidence: float = _CONFIDENCE,
-    n_resamples: int = _RESAMPLES,
+    confidence: float = CONFIDENCE,
+    n_resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
     """The mean over labels of F1 = 2·TP / (2·TP + FP + FN), and its interval by the percentile bootstrap over questions.
@@ -62,8 +66,7 @@ def macro_f1(
         seen[:, labels[prediction]] += column
     present = seen > 0
     f1 = np.divide(2 * hits, seen, out=np.zeros_like(hits), where=present).sum(axis=1) / present.sum(axis=1)
-    low, high = np.quantile(f1[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(f1[0]), (float(low), float(high))
+    return float(f1[0]), percentile_interval(f1[1:], confidence)
 
 
 def chance(choices: Sequence[Sequence[str]]) -> float:
@@ -96,18 +99,17 @@ def mean_interval(
     """
     same = len({len(group) for group in groups}) == 1
     if (parallel and same) or len(groups) == 1:
-        return load_metric().bootstrap_interval(np.mean(groups, axis=0), _CONFIDENCE, _RESAMPLES, seed, bounds=bounds)
+        return load_metric().bootstrap_interval(np.mean(groups, axis=0), CONFIDENCE, RESAMPLES, seed, bounds=bounds)
     if all(len(np.unique(group)) == 1 for group in groups):
         # Resampling knows no spread; see `bootstrap_interval`.
         values = np.concatenate(groups)
-        return load_metric().bootstrap_interval(values, _CONFIDENCE, _RESAMPLES, seed, bounds=bounds)
+        return load_metric().bootstrap_interval(values, CONFIDENCE, RESAMPLES, seed, bounds=bounds)
     generator = np.random.default_rng(seed)
-    means = np.zeros(_RESAMPLES)
+    means = np.zeros(RESAMPLES)
     for group in groups:
         values, counts = np.unique(np.asarray(group, dtype=np.float64), return_counts=True)
-        means += generator.multinomial(len(group), counts / len(group), size=_RESAMPLES) @ values / len(group)
-    low, high = np.quantile(means / len(groups), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
+        means += generator.multinomial(len(group), counts / len(group), size=RESAMPLES) @ values / len(group)
+    return percentile_interval(means / len(groups))
 
 
 def difference(right: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict:

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tall_hf.evaluation.tables import rich_table
 from tall_hf.language_pairs import Candidate, Translators, advice, find_translators
+from tall_hf.measuring.tables import rich_table
 
 from .errors import user_errors
 

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from typer.main import get_command
 
-from tall_hf.evaluation.scoring import load_metric
-from tall_hf.evaluation.tables import rich_table
 from tall_hf.files import locked
+from tall_hf.measuring.statistics import load_metric
+from tall_hf.measuring.tables import rich_table
 from tall_hf.sweep.crew import Crew, join_crew
 from tall_hf.sweep.grid import SECTIONS, Grid, check_files, read_grid
 from tall_hf.sweep.queue import Stage, is_done, needed_for, read_record, run_queue, shown, state_of

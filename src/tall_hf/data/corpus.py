@@ -13,9 +13,11 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 from rich.table import Table
 
+from tall_hf.measuring.tables import counts_table
+
 from .arrow import arrow_writer, read_arrow
 from .texts import read_texts
-from .words import count_words, divide_at_last_word, divide_at_word, normalize
+from .words import count_words, divide_at_last_word, divide_at_word, normalize, split_name
 
 
 _SCHEMA = pa.schema(
@@ -70,7 +72,7 @@ class CorpusSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them; `split` by name, or null where it is the default."""
         settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        settings["split"] = None if self.split is str.split else getattr(self.split, "__qualname__", repr(self.split))
+        settings["split"] = split_name(self.split)
         return settings
 
 
@@ -100,10 +102,6 @@ class CorpusCounts:
 
     def table(self, settings: CorpusSettings) -> Table:
         """The counts for a terminal."""
-        table = Table(title="Corpus", title_justify="left")
-        table.add_column("texts")
-        table.add_column("count", justify="right")
-        table.add_column("share", justify="right")
         rows = (
             ("read", self.read),
             ("left out: empty", self.empty),
@@ -113,9 +111,7 @@ class CorpusCounts:
             ("train", self.train),
             ("validation", self.validation),
         )
-        for name, count in rows:
-            table.add_row(name, f"{count:,}", f"{count / max(1, self.read):.1%}")
-        return table
+        return counts_table("Corpus", rows, self.read)
 
 
 def in_validation(sentence: str, share: float) -> bool:

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from tall_hf.components import language_id, needs_language
 from tall_hf.files import full_disk_named, locked
+from tall_hf.fingerprints import json_digest, tokenizer_digest
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 
 from .corpus import in_validation
 from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
-from .translation import tokenizer_digest
 
 
 REPORT = "fusion_rows.json"
@@ -151,7 +151,7 @@ def _processor_fingerprint(processor: LayerFusionProcessor, source_lang: str | N
     with processor.reading(source_lang):  # the tokenizer is saved with the language that it reads
         parts = [tokenizer_digest(processor.tokenizer), tokenizer_digest(processor.source_tokenizer)]
     parts += [source_lang, processor.max_source_length, processor.repeat_source, *_ROW]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return json_digest(parts)
 
 
 def _save(processor, examples: Dataset, staging: Path, share: float, source_lang: str | None) -> dict[str, int]:

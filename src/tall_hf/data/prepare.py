@@ -16,12 +16,13 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Valu
 from rich.console import Console
 
 from tall_hf.files import locked
+from tall_hf.fingerprints import json_digest, tokenizer_digest
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .corpus import CorpusSettings, build_corpus, load_corpus
 from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
-from .translation import launched_processes, tokenizer_digest, translate_corpus, translator_fingerprint
+from .translation import launched_processes, translate_corpus, translator_fingerprint
 
 
 REPORT = "prepare.json"
@@ -207,7 +208,7 @@ def _tokenizers_fingerprint(processor: TALLProcessor) -> str:
     parts = [tokenizer_digest(processor.source_tokenizer), tokenizer_digest(processor.llm_tokenizer)]
     parts += [tokenizer_digest(processor.tokenizer), processor.source_lang, processor.pivot_lang]
     parts += [processor.max_source_length, processor.max_translation_length, *_ROW]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return json_digest(parts)
 
 
 def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenizers: str):

@@ -19,10 +19,10 @@ from rich.console import Console
 from transformers import GenerationConfig
 
 from tall_hf.files import remove_unfinished
+from tall_hf.fingerprints import hash_tensors, tokenizer_digest
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.progress import progress_bars
-from tall_hf.weights import hash_tensors
 
 from .arrow import arrow_writer, read_arrow
 from .ctranslate2_backend import ctranslate2_backend
@@ -31,13 +31,6 @@ from .ctranslate2_backend import ctranslate2_backend
 BACKENDS = ("transformers", "ctranslate2")
 _SCHEMA = pa.schema([("truncated", pa.string()), ("translation", pa.string())])
 _ROWS_AT_A_TIME = 1000
-# What a tokenizer's files say of where it came from, and of how it was called last.
-_PASSING = {
-    "tokenizer_config.json": ("auto_map", "name_or_path", "processor_class"),
-    "tokenizer.json": ("padding", "truncation"),
-}
-# Likewise of how a tokenizer was found, put as it stands for one from a folder, so that a digest of such a one stays what it is.
-_FOUND_AS = {"is_local": True, "local_files_only": False}
 
 
 def translate_corpus(
@@ -166,25 +159,6 @@ def translator_fingerprint(
     # Numbers, not dtypes: the model that a training saves in float32 has the translator it was composed with in bfloat16.
     hash_tensors(digest, model.encoder.translator.state_dict(), with_dtype=False)
     return digest.hexdigest()[:16]
-
-
-def tokenizer_digest(tokenizer) -> str:
-    """SHA-256 of the files that a tokenizer is saved as, what they say of its surroundings and its last call aside."""
-    digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        for path in sorted(Path(folder).rglob("*")):
-            if path.is_file():
-                content = path.read_bytes()
-                if path.name in _PASSING:
-                    config = json.loads(content)
-                    for name in _PASSING[path.name]:
-                        config.pop(name, None)
-                    config |= {name: value for name, value in _FOUND_AS.items() if name in config}
-                    content = json.dumps(config, sort_keys=True).encode()
-                digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
-                digest.update(content)
-    return digest.hexdigest()
 
 
 def launched_processes() -> PartialState:

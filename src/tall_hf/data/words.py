@@ -22,6 +22,11 @@ _INVISIBLE_PATTERN = re.compile(f"[{_INVISIBLE}]")
 _NIQQUD_PATTERN = re.compile(f"[{_NIQQUD}]")
 
 
+def split_name(split: Callable[[str], list[str]]) -> str | None:
+    """The name of a function that divides a sentence into words, for settings that are kept; None for `str.split`."""
+    return None if split is str.split else getattr(split, "__qualname__", repr(split))
+
+
 def normalize(text: str, strip_niqqud: bool = False) -> str:
     """Unicode NFC on one line, without control characters, bidirectional marks and stray symbols.
 

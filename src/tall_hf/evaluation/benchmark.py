@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, IterableDataset
 from rich.console import Console
 
 from tall_hf.data.prepare import load_prepared
 from tall_hf.data.translation import translate_corpus, translator_fingerprint
+from tall_hf.fingerprints import json_digest
 from tall_hf.kinds import TALL, check_kind
+from tall_hf.measuring.cost import Cost, CostMeter
+from tall_hf.measuring.device import accelerator_or_cpu, choose_dtype
+from tall_hf.measuring.statistics import load_metric
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
@@ -21,11 +24,9 @@ from tall_hf.modeling.processing_tall import TALLProcessor
 from .approach import PROTOCOLS, Approach, Question
 from .approaches.translator_only import TranslatorOnly, check_translator_only
 from .build import Parts, build_approaches, is_missing_folder
-from .cost import Cost, CostMeter
 from .report import write_report
 from .run import Results, ask_approaches, check_approaches, evaluating_into
-from .scoring import load_metric
-from .store import KeptCost, digest
+from .store import KeptCost
 from .task import read_questions, training_text
 
 
@@ -148,9 +149,7 @@ def evaluate(
                 f"{counts[protocol].learned:,} of the {len(questions[protocol]):,} sentences ({protocol}) stand in the training "
                 "text, where approaches have read their last words; `exclude_overlap` leaves such sentences out."
             )
-        table = counts[protocol].table()
-        table.title = f"Questions, protocol {protocol}"
-        console.print(table)
+        console.print(counts[protocol].table(f"Questions, protocol {protocol}"))
     everyone = [*chosen, *user_approaches]
     with evaluating_into(output):
         questions, translation_cost = _with_translations(parts, everyone, questions, dataset, output)
@@ -186,24 +185,6 @@ def evaluate(
             console=console,
         )
     return results, report
-
-
-def choose_dtype(name: str) -> torch.dtype:
-    """The dtype of "float32", "bfloat16" or "auto": bfloat16 where an accelerator computes in it.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else torch.float32
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"`dtype` must be 'auto', 'float32' or 'bfloat16', got {name!r}.")
-    return getattr(torch, name)
-
-
-def accelerator_or_cpu() -> torch.device:
-    """Where models are asked."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 def _with_translations(
@@ -248,9 +229,9 @@ def _with_translations(
     texts = list(dict.fromkeys(question.truncated for asked in questions.values() for question in asked))
     if len(set(lengths.values())) > 1:
         _check_none_is_cut(processor, texts, lengths, shortest)
-    corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=digest(texts))
+    corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=json_digest(texts))
     model.to(device=parts.device, dtype=parts.dtype)
-    name = digest([fingerprints[parts.first], corpus._fingerprint])
+    name = json_digest([fingerprints[parts.first], corpus._fingerprint])
     costs = KeptCost(output / "translation_costs" / f"{name}.json")
     with CostMeter(costs.keep) as meter:
         translated = translate_corpus(model, reader, corpus, output / "translations")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tall_hf.files import written_whole
+from tall_hf.measuring.figures import colour, error_bars, figure_class, save_png
 
 from .scores import Scores, running_accuracy
 
@@ -47,18 +47,18 @@ def plot_accuracy(scores: Sequence[Scores], path: Path) -> Path:
     figure = figure_class()(figsize=(7, 1.2 + 0.35 * len(scores)), layout="constrained")
     axis = figure.subplots()
     for place, entry in enumerate(scores):
-        accuracy = 100 * entry.metrics["accuracy"]
-        low, high = (100 * bound for bound in entry.metrics["accuracy_interval"])
-        # Rounding may put a bound on the wrong side of a share of 0 or 1.
-        errors = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
-        axis.barh(place, accuracy, xerr=errors, color=colour(place), capsize=3)
-        axis.annotate(f"{accuracy:.1f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center")
+        accuracy, interval = entry.metrics["accuracy"], entry.metrics["accuracy_interval"]
+        errors = error_bars([accuracy], [interval])
+        axis.barh(place, 100 * accuracy, xerr=errors, color=colour(place), capsize=3)
+        axis.annotate(
+            f"{100 * accuracy:.1f}", (100 * interval[1], place), xytext=(4, 0), textcoords="offset points", va="center"
+        )
     axis.set_yticks(range(len(scores)), [entry.run.approach for entry in scores])
     axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set_xlim(left=0)
     axis.set_xlabel(f"accuracy in %, with 95% intervals ({scores[0].metrics['n']:,} sentences)")
-    return _save(figure, path)
+    return save_png(figure, path)
 
 
 def plot_running_accuracy(scores: Sequence[Scores], path: Path) -> Path:
@@ -69,7 +69,7 @@ def plot_running_accuracy(scores: Sequence[Scores], path: Path) -> Path:
         running = 100 * running_accuracy(entry.right)
         axis.plot(range(1, len(running) + 1), running, color=colour(place), label=entry.run.approach)
     axis.set_xlabel("sentences")
-    return _save(figure, path, axis)
+    return _save_lines(figure, path, axis)
 
 
 def plot_split(scores: Sequence[Scores], by: str, path: Path) -> Path:
@@ -79,19 +79,14 @@ def plot_split(scores: Sequence[Scores], by: str, path: Path) -> Path:
     names = list(scores[0].splits[by])
     for place, entry in enumerate(scores):
         parts = [entry.splits[by][name] for name in names]
-        values = [100 * part["accuracy"] for part in parts]
-        lows, highs = zip(*(part["accuracy_interval"] for part in parts), strict=True)
-        errors = [
-            [max(0.0, value - 100 * low) for value, low in zip(values, lows, strict=True)],
-            [max(0.0, 100 * high - value) for value, high in zip(values, highs, strict=True)],
-        ]
+        accuracies = [part["accuracy"] for part in parts]
         # Side by side, so that intervals of one part do not cover each other.
         offset = 0.5 * (place - (len(scores) - 1) / 2) / len(scores)
         positions = [i + offset for i in range(len(names))]
         axis.errorbar(
             positions,
-            values,
-            yerr=errors,
+            [100 * accuracy for accuracy in accuracies],
+            yerr=error_bars(accuracies, [part["accuracy_interval"] for part in parts]),
             color=colour(place),
             marker="o",
             markersize=4,
@@ -102,33 +97,13 @@ def plot_split(scores: Sequence[Scores], by: str, path: Path) -> Path:
     counts = [scores[0].splits[by][name]["n"] for name in names]
     axis.set_xticks(range(len(names)), [f"{name}\nn={n:,}" for name, n in zip(names, counts, strict=True)])
     axis.set_xlabel(_SPLITS[by])
-    return _save(figure, path, axis)
+    return _save_lines(figure, path, axis)
 
 
-def figure_class():
-    """matplotlib's Figure, imported where something is drawn; ImportError, which says what to install, if it is not there."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[eval]'.") from error
-    return Figure
-
-
-def colour(place: int):
-    """The colour of an approach or a model, by its place in the table."""
-    from matplotlib import colormaps
-
-    # Ten strong colours, then the same ten paler.
-    return colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)][place % 20])
-
-
-def _save(figure, path: Path, axis=None) -> Path:
-    """Write the file; what is left to do on `axis` is the same for all plots of lines."""
-    if axis is not None:
-        axis.set_ylabel("accuracy in %")
-        axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])  # a line at 0 is seen
-        axis.grid(alpha=0.3)
-        figure.legend(loc="outside right upper", fontsize="small")
-    with written_whole(path) as aside:
-        figure.savefig(aside, format="png", dpi=120)
-    return path
+def _save_lines(figure, path: Path, axis) -> Path:
+    """Do what is left to do on `axis`, the same for all plots of lines, and write the file."""
+    axis.set_ylabel("accuracy in %")
+    axis.set_ylim(bottom=-0.02 * axis.get_ylim()[1])  # a line at 0 is seen
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return save_png(figure, path)

@@ -12,14 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from tall_hf.files import written_whole
+from tall_hf.files import write_json, written_whole
+from tall_hf.measuring.tables import markdown_table, rich_table
 
 from .approach import Question, TrainingText
 from .plots import plot_all
 from .run import Results
 from .scores import Scores, compute_scores
-from .store import write_json
-from .tables import cost_rows, error_lines, markdown_table, quality_rows, rich_table, split_rows
+from .tables import cost_rows, error_lines, quality_rows, split_rows
 
 
 RESULTS_NAME = "results.json"

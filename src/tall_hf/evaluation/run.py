@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished
+from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished, write_json
+from tall_hf.fingerprints import json_digest
+from tall_hf.measuring.cost import Cost, CostMeter
+from tall_hf.measuring.device import free_memory
 from tall_hf.progress import progress_bars
 
 from .approach import PROTOCOLS, Answer, Approach, Question, TrainingText
-from .cost import Cost, CostMeter, free_memory
-from .store import AnswerStore, KeptCost, digest, read_answers, write_json
+from .store import AnswerStore, KeptCost, read_answers
 
 
 logger = logging.getLogger(__name__)
@@ -208,11 +210,11 @@ class _Asker:
         learned_from = {"approach": name, "settings": self.settings, "seed": self.seed}
         if _learns(self.approach):
             learned_from["training"] = self.training.fingerprint if self.training else None
-        fitted = self.output / _FITTED / name / digest(learned_from)
+        fitted = self.output / _FITTED / name / json_digest(learned_from)
         answered_from = {"protocol": protocol, "batch_size": self.batch_size, "top_k": self.top_k}
         answered_from["questions"] = self._questions_digest(questions)
         answered_from["versions"] = {package: version(package) for package in _VERSIONS}
-        store = AnswerStore(self.output / _ANSWERS / protocol / name / digest(learned_from | answered_from))
+        store = AnswerStore(self.output / _ANSWERS / protocol / name / json_digest(learned_from | answered_from))
 
         order = _asking_order(questions)
         run = {"settings": self.settings}
@@ -236,7 +238,7 @@ class _Asker:
         rows = [
             [q.truncated, q.missing_word, *([q.translation] * self.approach.reads_translations)] for q in questions
         ]
-        return digest(rows)
+        return json_digest(rows)
 
     def _answer(self, store: AnswerStore, protocol: str, questions: list[Question], fitted: Path):
         task = self.progress.add_task(

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tall_hf.data.words import normalize, strip_punctuation, words_of
+from tall_hf.measuring.statistics import holm, mcnemar, paired_bootstrap, share
 
 from .approach import Question, TrainingText
 from .run import Results, Run
-from .scoring import holm, mcnemar, paired_bootstrap, ranks, score, share
+from .scoring import ranks, score
 
 
 # Bounds of the bins of word frequency: a bin holds what is at least this and below the next.

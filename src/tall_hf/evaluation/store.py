@@ -1,32 +1,14 @@
-"""Answers kept on the disk as they are made, in shards that outlive an interruption."""
+"""Answers kept on the disk as they are made, in shards that outlive an interruption, and what they cost."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tall_hf.files import remove_unfinished, written_whole
+from tall_hf.files import remove_unfinished, write_json
+from tall_hf.measuring.cost import Cost
 
 from .approach import Answer
-from .cost import Cost
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits that stand for a JSON value.
-
-    Raises:
-        TypeError: the value is none.
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any):
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as aside:
-        aside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def read_answers(folder: Path) -> tuple[list[Answer], Cost]:

@@ -1,17 +1,12 @@
-"""The tables of an evaluation, for a terminal and in Markdown, of the same cells."""
+"""The tables of an evaluation, as cells."""
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
-from rich.table import Table
+from tall_hf.measuring.cost import Cost
+from tall_hf.measuring.tables import Cells, p_value_text, percent_with_interval
 
-from .cost import Cost
 from .scores import Scores
-
-
-# Head and rows of a table.
-Cells: TypeAlias = tuple[list[str], list[list[str]]]
 
 
 def quality_rows(scores: Sequence[Scores], reference: str) -> Cells:
@@ -64,7 +59,7 @@ def split_rows(scores: Sequence[Scores], by: str, intervals: bool) -> Cells:
     parts = {name: metrics["n"] for name, metrics in split[0].splits[by].items()}
     head = ["approach", *(f"{name or 'none'} (n={n:,})" for name, n in parts.items())]
     rows = [
-        [entry.run.approach, *(percent_with_interval(entry.splits[by][name], intervals) for name in parts)]
+        [entry.run.approach, *(percent_with_interval(entry.splits[by][name], interval=intervals) for name in parts)]
         for entry in split
     ]
     return head, rows
@@ -75,30 +70,9 @@ def error_lines(scores: Sequence[Scores]) -> list[str]:
     return [f"{entry.run.approach} failed: {entry.run.error}" for entry in scores if entry.run.error]
 
 
-def rich_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
-
-
 def _without_empty_columns(head: list[str], rows: list[list[str]]) -> Cells:
     kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
-
-
-def percent_with_interval(metrics: dict, interval: bool = True) -> str:
-    low, high = metrics["accuracy_interval"]
-    share = f"{100 * metrics['accuracy']:.2f}"
-    return f"{share} [{100 * low:.1f}, {100 * high:.1f}]" if interval else share
 
 
 def _number(value: float | None) -> str:
@@ -107,10 +81,6 @@ def _number(value: float | None) -> str:
     if not math.isfinite(value):
         return "∞"
     return f"{value:,.2f}" if value < 1e6 else f"{value:.1e}"
-
-
-def p_value_text(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _memory(cost: Cost) -> str:

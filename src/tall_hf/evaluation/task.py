@@ -12,6 +12,7 @@ from rich.table import Table
 from tall_hf.data.prepare import load_translations, prepared_truncation
 from tall_hf.data.texts import read_grouped_texts
 from tall_hf.data.words import divide_at_last_word, is_word, normalize, split_last_word, words_of
+from tall_hf.measuring.tables import counts_table
 
 from .approach import PROTOCOLS, Question, TrainingText
 
@@ -46,12 +47,8 @@ class QuestionCounts:
     duplicates: int = 0
     learned: int = 0
 
-    def table(self) -> Table:
+    def table(self, title: str = "Questions") -> Table:
         """The counts for a terminal."""
-        table = Table(title="Questions", title_justify="left")
-        table.add_column("texts")
-        table.add_column("count", justify="right")
-        table.add_column("share", justify="right")
         rows = [("read", self.read)]
         rows += [(f"left out: {why}", getattr(self, name)) for name, why in _LEFT_OUT.items()]
         rows += [
@@ -59,9 +56,7 @@ class QuestionCounts:
             ("asked before", self.duplicates),
             ("in the training text", self.learned),
         ]
-        for name, count in rows:
-            table.add_row(name, f"{count:,}", f"{count / max(1, self.read):.1%}")
-        return table
+        return counts_table(title, rows, self.read)
 
 
 _LEFT_OUT = {

@@ -206,7 +206,7 @@ def _weights(folder: Path) -> list[str]:
 def _light_contents(folder: Path, kind: ModelKind) -> dict[str, Path | bytes]:
     """What a light checkpoint of a whole model holds, read into memory."""
     with tempfile.TemporaryDirectory() as aside:
-        light = save_light(*kind.load(folder), aside)
+        light = save_light(*kind.load(folder), Path(aside, "light"))
         contents = _contents(light, kind, is_light=True)
         return {path: one if isinstance(one, bytes) else one.read_bytes() for path, one in contents.items()}
 

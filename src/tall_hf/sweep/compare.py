@@ -6,13 +6,17 @@ from statistics import fmean
 
 import numpy as np
 
-from tall_hf.evaluation.scoring import holm, load_metric, mcnemar, share
+from tall_hf.measuring.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    holm,
+    load_metric,
+    mcnemar,
+    percentile_interval,
+    share,
+)
 
 from .outcomes import Outcome
-
-
-_RESAMPLES = 2000
-_CONFIDENCE = 0.95
 
 
 @dataclass
@@ -118,13 +122,13 @@ def summarize(
 def accuracy_interval(right: np.ndarray) -> tuple[float, float]:
     """95% interval of the mean of answers (seeds, questions): Wilson's for one seed, else over seeds and questions."""
     if len(right) == 1:
-        low, high = share(right[0], _CONFIDENCE)["accuracy_interval"]
+        low, high = share(right[0])["accuracy_interval"]
         return float(low), float(high)
     return crossed_bootstrap(right.astype(np.float64), (0.0, 1.0))
 
 
 def crossed_bootstrap(
-    values: np.ndarray, bounds: tuple[float, float], n_resamples: int = _RESAMPLES, seed: int = 0
+    values: np.ndarray, bounds: tuple[float, float], n_resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """95% interval of the mean of values that stand in rows and columns, both of which would be others another time.
 
@@ -138,7 +142,7 @@ def crossed_bootstrap(
         n_resamples, seed: of the bootstrap.
     """
     if len(np.unique(values)) == 1 or len(values) == 1:
-        return load_metric().bootstrap_interval(values.mean(axis=0), _CONFIDENCE, n_resamples, seed, bounds)
+        return load_metric().bootstrap_interval(values.mean(axis=0), CONFIDENCE, n_resamples, seed, bounds)
     seeds, questions = values.shape
     # To draw questions is to draw how often each distinct column occurs, and there are few of those.
     columns, counts = np.unique(values, axis=1, return_counts=True)
@@ -146,8 +150,7 @@ def crossed_bootstrap(
     seed_shares = generator.multinomial(seeds, [1 / seeds] * seeds, size=n_resamples) / seeds
     column_shares = generator.multinomial(questions, counts / questions, size=n_resamples) / questions
     means = ((seed_shares @ columns) * column_shares).sum(axis=1)
-    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
+    return percentile_interval(means)
 
 
 def _compare(row: Summary, control: Summary) -> Comparison | None:

@@ -1,12 +1,11 @@
 """What a training of a sweep has left behind: its learning curve, what it cost, and which questions it answers."""
 
 import csv
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tall_hf.files import read_json
 from tall_hf.training.adapter_run import METRICS_NAME, samples_read
 from tall_hf.training.checkpoints import SETTINGS_NAME, STATE_NAME
 
@@ -87,8 +86,8 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
     if not is_done(output, trained.train):
         return None
     before = None if trained.source is None else read_outcome(output, trained.source)
-    metrics, settings = _read(trained.folder / METRICS_NAME), _read(trained.folder / SETTINGS_NAME)
-    history = _read(trained.folder / STATE_NAME)["log_history"]
+    metrics, settings = read_json(trained.folder / METRICS_NAME), read_json(trained.folder / SETTINGS_NAME)
+    history = read_json(trained.folder / STATE_NAME)["log_history"]
     records = [read_record(output, stage) for stage in (trained.align, trained.train) if stage is not None]
     seconds = [record["seconds"] for record in records]
     processor_seconds = [record.get("processor_seconds") for record in records]
@@ -153,10 +152,3 @@ def _answers(output: Path, trained: Trained, protocol: str | None) -> dict[tuple
             seen[question] += 1  # a sentence may be asked twice
             right[*question, seen[question]] = row["correct"] == "1"
     return right
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}).") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tall_hf.files import written_whole
+from tall_hf.measuring.figures import colour, error_bars, figure_class, save_png
 
 from .compare import Summary
 
@@ -30,19 +30,12 @@ def plot_sweep(rows: Sequence[Summary], path: Path) -> Path:
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[eval]'.") from error
-    figure = Figure(figsize=(15, max(5.0, 1.5 + 0.21 * len(rows))), layout="constrained")
+    figure = figure_class()(figsize=(15, max(5.0, 1.5 + 0.21 * len(rows))), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # Ten strong colours, then the same ten paler.
-    colours = [colormaps["tab20"](place) for place in (*range(0, 20, 2), *range(1, 20, 2))]
     markers = "os^DvP"
     placed = _side_by_side([row.most(lambda outcome: outcome.trainable_parameters) for row in rows])
     for place, row in enumerate(rows):
-        style = {"color": colours[place % 20], "marker": markers[place // 20 % len(markers)]}
+        style = {"color": colour(place), "marker": markers[place // 20 % len(markers)]}
         _draw_accuracy(left, row, placed[place], place + 1, style)
         _draw_curve(right, row, place + 1, style, with_spread=len(rows) <= _MOST_WITH_SPREAD)
     left.set(xlabel="trainable parameters (equal ones side by side)", ylabel="accuracy in %", xscale="log")
@@ -54,9 +47,7 @@ def plot_sweep(rows: Sequence[Summary], path: Path) -> Path:
         figure.legend(
             handles, labels, loc="outside right upper", fontsize="small", title="row (peak memory, steps to 90%)"
         )
-    with written_whole(path) as aside:
-        figure.savefig(aside, format="png", dpi=120)
-    return path
+    return save_png(figure, path)
 
 
 def _side_by_side(parameters: list[int]) -> list[float]:
@@ -76,8 +67,7 @@ def _draw_accuracy(axis, row: Summary, parameters: float, number: int, style: di
     if accuracy is None:
         axis.errorbar([], [], label=label, **style)
         return
-    low, high = row.interval or (accuracy, accuracy)
-    errors = [[100 * max(0.0, accuracy - low)], [100 * max(0.0, high - accuracy)]]
+    errors = error_bars([accuracy], [row.interval or (accuracy, accuracy)])
     axis.errorbar([parameters], [100 * accuracy], yerr=errors, capsize=2, linestyle="none", label=label, **style)
     axis.annotate(str(number), (parameters, 100 * accuracy), xytext=(4, 4), textcoords="offset points", fontsize=8)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tall_hf.files import written_whole
+from tall_hf.files import write_json
 
 from .crew import Crew
 
@@ -184,8 +184,7 @@ class Running:
             "threads": self._threads,
             "launch": self._launch,
         }
-        with written_whole(self._path) as aside:
-            aside.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self._path, record)
         return record["seconds"]
 
     def stop(self) -> None:

@@ -2,14 +2,13 @@
 
 import csv
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from tall_hf.evaluation.tables import markdown_table, rich_table
-from tall_hf.files import written_whole
+from tall_hf.files import write_json, written_whole
+from tall_hf.measuring.tables import interval_text, markdown_table, p_value_text, rich_table
 
 from .compare import Summary, summarize
 from .grid import Grid
@@ -69,9 +68,10 @@ def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Co
         console.print(rich_table(title, [head[i] for i in columns], [[row[i] for i in columns] for row in cells]))
     for note in notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
-    output.mkdir(parents=True, exist_ok=True)
-    _write(output / JSON_NAME, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    _write(output / REPORT_NAME, "\n".join(["# Sweep\n", markdown_table(head, cells), *(f"{one}\n" for one in notes)]))
+    write_json(output / JSON_NAME, report)
+    with written_whole(output / REPORT_NAME) as aside:
+        text = "\n".join(["# Sweep\n", markdown_table(head, cells), *(f"{one}\n" for one in notes)])
+        aside.write_text(text, encoding="utf-8")
     _write_csv(output / CSV_NAME, report["rows"])
     try:
         plot_sweep([row for row in rows if row.outcomes], output / PLOT_NAME)
@@ -97,14 +97,16 @@ def table_of(rows: list[Summary], grid: Grid, seconds: float | None) -> tuple[li
     cells = []
     for row in rows:
         steps, samples = row.nearly_there() or (None, None)
-        comparison = row.comparison
+        comparison, difference = row.comparison, ""
+        if comparison is not None:
+            difference = f"{100 * comparison.difference:+.2f} {interval_text(comparison.interval)}"
         cells.append(
             [
                 row.name,
                 f"{len(row.outcomes)}/{len(grid.rows[row.name].seeds)}",
-                "" if row.accuracy is None else f"{100 * row.accuracy:.2f} {_percents(row.interval)}",
-                "" if comparison is None else f"{100 * comparison.difference:+.2f} {_percents(comparison.interval)}",
-                "" if comparison is None else _p_value(comparison.adjusted_p_value),
+                "" if row.accuracy is None else f"{100 * row.accuracy:.2f} {interval_text(row.interval)}",
+                difference,
+                "" if comparison is None else p_value_text(comparison.adjusted_p_value),
                 _percent(row.mean(lambda outcome: outcome.validation_accuracy)),
                 _percent(row.at_equal_time),
                 _count(row.most(lambda outcome: outcome.trainable_parameters)),
@@ -208,23 +210,9 @@ def _write_csv(path: Path, rows: dict[str, dict]) -> None:
             writer.writerow(flat)
 
 
-def _write(path: Path, text: str) -> None:
-    with written_whole(path) as aside:
-        aside.write_text(text, encoding="utf-8")
-
-
-def _percents(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
 def _count(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
-
-
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from tall_hf.components import ROLES
-from tall_hf.evaluation.store import digest
+from tall_hf.fingerprints import json_digest
 from tall_hf.loading import Component
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.saving import MODEL_FOLDER
@@ -137,7 +137,7 @@ class _Builder:
     ) -> tuple[Stage, Path]:
         """A stage and its folder, which are there already where another row has the same."""
         # Folders of other stages are named after what decides them, so their names say what is read.
-        name = digest([verb, *(one.removeprefix(f"{self.output}/") for one in arguments)])[:10]
+        name = json_digest([verb, *(one.removeprefix(f"{self.output}/") for one in arguments)])[:10]
         folder = self.output / kind / name
         key = f"{verb}:{name}"
         if key not in self.stages:

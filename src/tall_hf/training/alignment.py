@@ -18,11 +18,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from tall_hf.files import remove_unfinished, written_whole
+from tall_hf.fingerprints import hash_tensors
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.modeling.text_rows_tall import pad_rows
-from tall_hf.weights import hash_tensors
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
 

@@ -13,10 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
+from tall_hf.files import folder_written_whole
+from tall_hf.fingerprints import hash_tensors
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
-from tall_hf.weights import hash_tensors
+from tall_hf.saving import check_output
 
 from .lora import add_lora
 
@@ -100,22 +102,27 @@ def save_light(
     state_dict: dict[str, torch.Tensor] | None = None,
     pins: dict | None = None,
 ) -> Path:
-    """Save the adapters only, with the pins of the frozen parts and the processor.
+    """Save the adapters only, with the pins of the frozen parts and the processor, aside; then put the folder in its place.
 
     Args:
         model: the model; on a sharded one give `state_dict` and `pins`.
         processor: its processor.
-        folder: where to write.
+        folder: where to write; a model that was saved there is replaced.
         state_dict: the whole model's gathered weights.
         pins: `frozen_pins(model)`, taken before the model was sharded.
+
+    Raises:
+        BlockingIOError: another process is saving a model there.
+        FileExistsError: `folder` holds something that is not a saved model of this package.
     """
-    folder = Path(folder)
+    folder = check_output(folder, PINS_NAME)
     names = light_names(model)
     weights = model.state_dict() if state_dict is None else state_dict
-    with marked_as_light(model):
-        model.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in names})
-    processor.save_pretrained(folder)
-    write_pins(pins or frozen_pins(model), folder)
+    with folder_written_whole(folder) as aside:
+        with marked_as_light(model):
+            model.save_pretrained(aside, state_dict={name: weights[name] for name in weights if name in names})
+        processor.save_pretrained(aside)
+        write_pins(pins or frozen_pins(model), aside)
     return folder
 
 

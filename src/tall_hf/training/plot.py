@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tall_hf.files import written_whole
+from tall_hf.measuring.figures import figure_class, save_png
 
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def plot_training(
         (accuracy_name.replace("_", " ").replace("last word", "last-word"), {f"eval_{accuracy_name}": "evaluation"}),
         ("perplexity", {"eval_perplexity": "evaluation"}),
     )
-    figure = _figure_class()(figsize=(7, 8), layout="constrained")
+    figure = figure_class("train")(figsize=(7, 8), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True)
     for axis, (title, curves) in zip(axes, panels, strict=True):
         for name, label in curves.items():
@@ -42,7 +42,7 @@ def plot_training(
         if axis.lines:
             axis.legend()
     axes[-1].set_xlabel("step")
-    return _save(figure, path, dpi=120)
+    return save_png(figure, path)
 
 
 def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> Path:
@@ -55,7 +55,7 @@ def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> 
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
     """
-    figure = _figure_class()(figsize=(8, 3), layout="constrained")
+    figure = figure_class("train")(figsize=(8, 3), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("validation_loss", "explained_variance"), strict=True):
         for name, report in reports.items():
             [line] = axes.plot([entry[key] for entry in report.history], label=name.replace("_", " "))
@@ -64,7 +64,7 @@ def plot_alignments(reports: dict[str, "AlignmentReport"], path: str | Path) -> 
         axes.grid(alpha=0.3)
     axes.set_ylim(-0.1, 1.0)  # the untrained mirror is far below, and would flatten the rest
     axes.legend()
-    return _save(figure, path, dpi=150)
+    return save_png(figure, path, dpi=150)
 
 
 def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
@@ -77,25 +77,11 @@ def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
     Raises:
         ImportError: matplotlib is not installed; the message says how to install it.
     """
-    figure = _figure_class()(figsize=(6, 3), layout="constrained")
+    figure = figure_class("train")(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     numbers = range(1, len(weights) + 1)
     axes.bar(numbers, [one.mean for one in weights], yerr=[one.std for one in weights], capsize=3)
     axes.axhline(1 / len(weights), color="grey", linestyle="--", label="at the start")
     axes.set(xlabel="layer of the source encoder", ylabel="weight", xticks=numbers)
     axes.legend()
-    return _save(figure, path, dpi=120)
-
-
-def _save(figure, path: str | Path, dpi: int) -> Path:
-    with written_whole(path) as aside:
-        figure.savefig(aside, format="png", dpi=dpi)
-    return Path(path)
-
-
-def _figure_class():
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Plots are drawn by matplotlib: pip install 'tall-hf[train]'.") from error
-    return Figure
+    return save_png(figure, path)

@@ -3,9 +3,8 @@
 import torch
 
 from tall_hf.components import decoder_start_ids
+from tall_hf.fingerprints import model_fingerprint
 from tall_hf.modeling.text_rows_tall import as_text
-
-from ..fingerprint import model_fingerprint
 
 
 class BackTranslator:

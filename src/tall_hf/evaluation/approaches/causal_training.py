@@ -16,12 +16,12 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from tall_hf.files import write_json
+from tall_hf.measuring.device import free_memory
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.training.checkpoints import last_checkpoint
 
 from ..approach import TrainingText, check_training
-from ..cost import free_memory
-from ..store import write_json
 from .language_model import encode_words, padding_token
 
 

@@ -7,11 +7,11 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.components import decoder_start_ids
+from tall_hf.fingerprints import model_fingerprint
 from tall_hf.modeling.text_rows_tall import as_text
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
 from ..approach import Answer, Approach, Loader, Question
-from ..fingerprint import model_fingerprint
 from ..word_probability import closing_tokens, word_log_probabilities
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from tall_hf.fingerprints import model_fingerprint
+
 from ..approach import Answer, Approach, Loader, Question
-from ..fingerprint import model_fingerprint
 from .language_model import LanguageModel
 
 

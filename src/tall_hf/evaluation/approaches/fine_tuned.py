@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from tall_hf.fingerprints import model_fingerprint
+
 from ..approach import Loader, TrainingText
-from ..fingerprint import model_fingerprint
 from .causal_training import MODEL_FOLDER, Recipe, train_causal, words_of
 from .direct import Direct
 

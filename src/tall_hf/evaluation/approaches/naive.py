@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tall_hf.data.words import split_last_word
+from tall_hf.data.words import split_last_word, split_name
+from tall_hf.fingerprints import model_fingerprint
 
 from ..approach import Answer, Approach, Loader, Question
-from ..fingerprint import model_fingerprint, split_name
 from .back_translation import BackTranslator
 from .language_model import LanguageModel
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tall_hf.data.words import normalize, words_of
+from tall_hf.data.words import normalize, split_name, words_of
 
 from ..approach import Answer, Approach, Question, TrainingText, check_training
-from ..fingerprint import split_name
 from ..kneser_ney import KneserNey, Spelling
 
 

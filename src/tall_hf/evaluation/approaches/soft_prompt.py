@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tall_hf.data.words import strip_punctuation
+from tall_hf.files import write_json
 
 from ..approach import Answer, Loader, Question, TrainingText, check_training
-from ..store import write_json
 from .causal_training import MODEL_FOLDER, Recipe, train_causal
 from .language_model import LanguageModel
 from .lora import without_base_name

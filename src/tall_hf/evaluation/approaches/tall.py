@@ -9,10 +9,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.components import PAPER_SAMPLING
 from tall_hf.data.words import strip_punctuation
+from tall_hf.fingerprints import model_fingerprint
 from tall_hf.modeling.text_rows_tall import pad_rows
 
 from ..approach import PROTOCOLS, Answer, Approach, Loader, Question
-from ..fingerprint import model_fingerprint
 from ..word_probability import closing_tokens, word_log_probabilities
 
 

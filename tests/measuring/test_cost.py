@@ -1,4 +1,4 @@
-"""What an approach costs: seconds and peak memory, of the process and of an accelerator, kept while they grow."""
+"""What work costs: seconds and peak memory, of the process and of an accelerator, kept while they grow."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ import types
 
 import torch
 
-from tall_hf.evaluation import cost as cost_module
-from tall_hf.evaluation.cost import Cost, CostMeter
+from tall_hf.measuring import cost as cost_module
+from tall_hf.measuring.cost import Cost, CostMeter
 
 
 def test_the_peak_of_memory_is_seen_although_it_is_given_back():

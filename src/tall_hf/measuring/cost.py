@@ -1,6 +1,5 @@
-"""What a piece of work costs: its seconds, and the memory at its highest, which can be given back."""
+"""What a piece of work costs: its seconds, and the memory at its highest."""
 
-import gc
 import threading
 import time
 from collections.abc import Callable
@@ -22,8 +21,8 @@ class Cost:
 
     Attributes:
         seconds: by the clock, added up over interruptions.
-        peak_memory: highest resident memory of the whole process in bytes. It holds what approaches share, such as the
-            TALL and the libraries, and what Python has not given back of earlier work.
+        peak_memory: highest resident memory of the whole process in bytes. It holds what all work
+            shares, such as the libraries, and what Python has not given back of earlier work.
         peak_accelerator_memory: highest memory of tensors on the accelerator in bytes, 0 for work that does not use it;
             None without an accelerator.
     """
@@ -106,10 +105,3 @@ class _Accelerator:
 
     def synchronize(self):
         self._module.synchronize()
-
-
-def free_memory():
-    """Give back the memory of models that nobody holds any more, also that on an accelerator."""
-    gc.collect()  # a Trainer and its model hold each other
-    if torch.accelerator.is_available():
-        torch.get_device_module(torch.accelerator.current_accelerator()).empty_cache()
