@@ -51,7 +51,9 @@ def test_a_question_is_asked_in_the_orders_of_words_of_every_language(village):
 def test_of_questions_the_answer_alone_is_learned_and_the_words_stand_in_any_order():
     statements = ["Dana lives in Haifa", "Ruth drives a red car"]
     question, answer = "who owns this one old boat", " Noa"
-    tokenizer = qwen2_tokenizer([*statements, question + ANSWER + answer] * 5, vocab_size=400)
+    # Each word is one token, at the beginning of a text and inside it: single letters are those that were put in.
+    words_alone = [space + word for word in question.split() for space in ("", " ")]
+    tokenizer = qwen2_tokenizer([*statements, *words_alone, ANSWER + answer] * 5, vocab_size=600)
     batches = question_batches(tokenizer, statements, [(question, answer)] * 3, size=4, seed=0)
     orders, letters = set(), 0
     for batch in itertools.islice(batches, 60):

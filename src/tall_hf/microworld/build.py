@@ -78,13 +78,14 @@ class Recipe:
 # noise on what the language model reads makes it understand what is only near its embeddings.
 VILLAGE_RECIPE = Recipe(
     sentences=6000,
-    llm_steps=900,
+    llm_steps=1100,
     multilingual_steps=200,
     multilingual_pieces=300,
     batch_size=64,
     encoder_layers=3,
     encoder_noise=2.0,
     llm_noise=1.0,
+    test_sentences=300,
 )
 
 

@@ -26,7 +26,7 @@ from .vocabulary import (
 
 # A world of few names that everybody has read often: `World(**VILLAGE)`. A linear map into a small language model's width has
 # room for these, as real ones have for all of their words; it has none for the whole world's.
-VILLAGE = {"size": 48, "names": 6}
+VILLAGE = {"size": 60, "names": 6}
 
 
 @dataclass(frozen=True)
