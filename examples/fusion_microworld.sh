@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The encoder -> LLM model on the little world: LangBridge against both fusions of all layers, and MindMerger's mapping, trained on
-# English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
+# The encoder -> LLM model on a village of the little world: LangBridge against both fusions of all layers, and MindMerger's mapping,
+# trained on English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
 #   bash examples/fusion_microworld.sh [FOLDER] [SEEDS] [SPLIT]      # seeds such as "0 1 2"; validation to choose settings, else test
 # Killed, the same command goes on where it stopped.
 set -euo pipefail
@@ -8,10 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-outputs/microworld-fusion}
 seeds=${2:-0}
 split=${3:-test}
-llm=$(python -c "from tall_hf.microworld import component_path; print(component_path('llm'))")
 mkdir -p "$out"
-[ -e "$out/encoder/README.md" ] || python -m tall_hf.microworld.build --output "$out/encoder" --multilingual he tr en
-python "$here/microworld_questions.py" "$out/questions"
+[ -e "$out/village/README.md" ] || python -m tall_hf.microworld.build --output "$out/village" --multilingual he tr en --village --jobs 1
+python "$here/microworld_questions.py" "$out/questions" --village
 
 models=()
 for seed in $seeds; do
@@ -22,7 +21,7 @@ for seed in $seeds; do
             *) options=(--source-fusion "$name") ;;
         esac
         run="$out/$name-$seed"
-        [ -e "$run/composed/config.json" ] || tall fusion compose --encoder "$out/encoder/many_en" --llm "$llm" \
+        [ -e "$run/composed/config.json" ] || tall fusion compose --encoder "$out/village/many_en" --llm "$out/village/llm" \
             "${options[@]}" --seed "$seed" --output "$run/composed"
         tall fusion prepare "$run/composed" --task "$out/questions/microworld.yaml" --validation-share 0.05 --output "$out/rows"
         [ -e "$run/trained/metrics.json" ] || tall fusion train "$here/configs/microworld_fusion.yaml" --model "$run/composed" \

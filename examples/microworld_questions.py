@@ -4,7 +4,8 @@ python examples/microworld_questions.py FOLDER   # en-train.jsonl, {en,he,tr}-{v
 
 The label is the English word that ends a sentence, to be chosen among all words of its kind; only the language model knows
 who has which. Trained on are the people of the train split, in English, but for some that settings are chosen by
-(validation); asked are the others (test), in every language.
+(validation); asked are the others (test), in every language. `--village` asks about the world of few names that
+`python -m tall_hf.microworld.build --multilingual ... --village` builds for, whose language model wants a colon before the answer.
 """
 
 import argparse
@@ -14,22 +15,27 @@ from pathlib import Path
 
 import yaml
 
-from tall_hf.microworld import LANGUAGES, World
+from tall_hf.microworld import LANGUAGES, VILLAGE, World
+from tall_hf.microworld.training import ANSWER
 from tall_hf.microworld.vocabulary import OPENERS
 
 
 VALIDATION_PEOPLE = 25
+VALIDATION_VILLAGERS = 9
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--village", action="store_true", help="about the world of few names")
     arguments = parser.parse_args()
+    few = VILLAGE if arguments.village else {}
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    people, _ = World().split(arguments.seed)
-    kept_back = set(random.Random(f"validation {arguments.seed}").sample(people, VALIDATION_PEOPLE))
+    people, _ = World(**few).split(arguments.seed)
+    number = VALIDATION_VILLAGERS if arguments.village else VALIDATION_PEOPLE
+    kept_back = set(random.Random(f"validation {arguments.seed}").sample(people, number))
     for language in ("en", *LANGUAGES):
-        world = World(language=language if language in LANGUAGES else "he")
+        world = World(language=language if language in LANGUAGES else "he", **few)
         known, held_out = world.questions(arguments.seed, in_english=language == "en")
         # Each fact once, the openers taking turns, as in the test.
         openers = len(OPENERS)
@@ -48,6 +54,7 @@ if __name__ == "__main__":
     task = {
         "name": "microworld",
         "source": "{text}",
+        "prompt": ANSWER if arguments.village else "",
         "label_column": "label",
         "choices_column": "choices",
         "languages": ["en", *LANGUAGES],

@@ -13,9 +13,10 @@ from huggingface_hub import ModelCard
 from tall_hf import publishing
 from tall_hf.classification import read_task, read_training_examples
 from tall_hf.classification.data import read_examples
-from tall_hf.microworld import World
+from tall_hf.microworld import VILLAGE, World
 from tall_hf.microworld.architectures import marian_tokenizer, new_translator
 from tall_hf.microworld.build import multilingual_text, save_component
+from tall_hf.microworld.training import ANSWER
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -36,26 +37,30 @@ def test_the_little_worlds_text_and_its_held_out_questions(seed, language, capsy
     ]
 
 
-def test_the_little_worlds_questions_are_read_as_a_task(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["microworld_questions.py", str(tmp_path)])
+@pytest.mark.parametrize(
+    ("options", "few", "kept_back", "prompt"), [((), {}, 25, ""), (("--village",), VILLAGE, 9, ANSWER)]
+)
+def test_the_little_worlds_questions_are_read_as_a_task(options, few, kept_back, prompt, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["microworld_questions.py", str(tmp_path), *options])
     runpy.run_path(str(EXAMPLES / "microworld_questions.py"), run_name="__main__")
     task = read_task(str(tmp_path / "microworld.yaml"))
-    known, _ = World().questions(in_english=True)
+    assert task.prompt == prompt
+    known, _ = World(**few).questions(in_english=True)
     rows = read_training_examples(task)
     validation = read_examples(task, "en", "validation")
     in_training, in_validation = set(rows["text"][:]), set(validation["text"][:])
     # A quarter of the questions about people kept back is asked, and none about them is trained on.
-    assert len(rows) + 4 * len(validation) == len(known) and len(validation) == 25 * len(World().relations)
-    people = World().people
+    assert len(rows) + 4 * len(validation) == len(known) and len(validation) == kept_back * len(World().relations)
+    people = World(**few).people
 
     def named(texts):
         return {person.english for person in people if any(person.english in text for text in texts)}
 
-    assert len(named(in_validation)) == 25 and named(in_training).isdisjoint(named(in_validation))
+    assert len(named(in_validation)) == kept_back and named(in_training).isdisjoint(named(in_validation))
     of_known = {one.text: one.label for one in known}
     assert [label.strip() for label in rows["answer"]] == [of_known[text] for text in rows["text"]]
     for language in ("he", "tr"):
-        asked_before, held_out = World(language=language).questions()
+        asked_before, held_out = World(language=language, **few).questions()
         asked = read_examples(task, language)
         assert asked["text"][:] == [one.text for one in held_out]
         assert all(answer in choices for answer, choices in zip(asked["answer"], asked["choices"], strict=True))

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 from .languages import LANGUAGES
-from .world import Pair, Person, Question, Record, World
+from .world import VILLAGE, Pair, Person, Question, Record, World
 
 
 __all__ = [
     "COMPONENTS",
     "LANGUAGES",
     "MULTILINGUAL",
+    "VILLAGE",
     "Pair",
     "Person",
     "Question",

@@ -114,7 +114,7 @@ def qwen2_tokenizer(sentences: list[str], vocab_size: int = 1600) -> Qwen2Tokeni
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def new_translator(tokenizer: MarianTokenizer) -> MarianMTModel:
+def new_translator(tokenizer: MarianTokenizer, encoder_layers: int = 2) -> MarianMTModel:
     """A small MarianMTModel with the settings of an OPUS-MT checkpoint and random weights."""
     pad = tokenizer.pad_token_id
     model = MarianMTModel(
@@ -122,7 +122,7 @@ def new_translator(tokenizer: MarianTokenizer) -> MarianMTModel:
             vocab_size=len(tokenizer),
             decoder_vocab_size=len(tokenizer),
             d_model=WIDTH,
-            encoder_layers=2,
+            encoder_layers=encoder_layers,
             decoder_layers=2,
             encoder_attention_heads=HEADS,
             decoder_attention_heads=HEADS,

@@ -2,7 +2,8 @@
 
 Two Marian translators learn from the world's fact-free parallel text, a Qwen2-type language model reads its facts in
 English, and a copy of that model learns the same facts in other hands. `--language` names the world's language; the
-language models are the same for all of them. `--multilingual` trains one translator out of several languages instead.
+language models are the same for all of them. `--multilingual` trains one translator out of several languages instead, and
+with `--village` it is one of a world of few names, beside a language model that has learned to understand what is only nearly right.
 Everything is rounded to bfloat16 before it is measured, so that the figures in the folder's README.md are those of the
 files beside it.
 """
@@ -31,9 +32,18 @@ from transformers.utils import logging
 from . import COMPONENTS, MULTILINGUAL, components_folder
 from .architectures import marian_tokenizer, new_llm, new_translator, qwen2_tokenizer
 from .languages import LANGUAGES
-from .training import exact_match, knowledge, text_batches, train, translation_batches
+from .training import (
+    ANSWER,
+    disturbed,
+    exact_match,
+    knowledge,
+    question_batches,
+    text_batches,
+    train,
+    translation_batches,
+)
 from .vocabulary import OPENERS
-from .world import Pair, Record, World
+from .world import VILLAGE, Pair, Record, World
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,9 @@ class Recipe:
         sentences: how many sentence pairs each translator reads, again and again.
         translator_steps, llm_steps, permuted_steps: batches of each training.
         multilingual_steps, multilingual_pieces: batches and pieces of the multilingual translator, for each of its languages.
+        encoder_layers: layers of the multilingual translator's encoder.
+        encoder_noise, llm_noise: the greatest strength of the noise, for `disturbed`, on what that encoder makes of a source, and on
+            what the village's language model reads.
         batch_size: sentences a batch.
         test_sentences: fresh sentence pairs to measure the translators on.
     """
@@ -54,8 +67,26 @@ class Recipe:
     permuted_steps: int = 1600
     multilingual_steps: int = 500
     multilingual_pieces: int = 1000
+    encoder_layers: int = 2
+    encoder_noise: float = 0.0
+    llm_noise: float = 0.0
     batch_size: int = 128
     test_sentences: int = 1000
+
+
+# Noise on the encoder's states leaves no room in them for what the translation does not need, such as which language was read;
+# noise on what the language model reads makes it understand what is only near its embeddings.
+VILLAGE_RECIPE = Recipe(
+    sentences=6000,
+    llm_steps=1100,
+    multilingual_steps=200,
+    multilingual_pieces=300,
+    batch_size=64,
+    encoder_layers=3,
+    encoder_noise=2.0,
+    llm_noise=1.0,
+    test_sentences=300,
+)
 
 
 def round_to_bfloat16(model) -> None:
@@ -72,11 +103,27 @@ def save_component(model, tokenizer, folder: Path) -> None:
     model.to(torch.float32)
 
 
-def fit_translator(name: str, tokenizer, pairs: list[tuple[str, str]], folder: Path, seed: int, steps: int, size: int):
-    """A translator trained from nothing on (source, target) sentences, in batches of `size`, and written to `folder`."""
+def fit_translator(
+    name: str,
+    tokenizer,
+    pairs: list[tuple[str, str]],
+    folder: Path,
+    seed: int,
+    steps: int,
+    size: int,
+    noise: float = 0.0,
+    encoder_layers: int = 2,
+):
+    """A translator trained from nothing on (source, target) sentences, in batches of `size`, and written to `folder`.
+
+    Args:
+        noise: on what its encoder makes of a source, for `disturbed`.
+        encoder_layers: of `new_translator`.
+    """
     torch.manual_seed(seed)
-    model = new_translator(tokenizer)
-    train(model, translation_batches(tokenizer, pairs, size, seed), steps, 2e-3, name)
+    model = new_translator(tokenizer, encoder_layers)
+    with disturbed(model.get_encoder(), noise):
+        train(model, translation_batches(tokenizer, pairs, size, seed), steps, 2e-3, name)
     round_to_bfloat16(model)
     save_component(model, tokenizer, folder)
     return model
@@ -131,12 +178,14 @@ def build_translator(
     }
 
 
-def multilingual_text(languages: Sequence[str], seed: int, text_seed: int) -> Iterator[dict[str, tuple[str, str]]]:
+def multilingual_text(
+    languages: Sequence[str], seed: int, text_seed: int, **world: int
+) -> Iterator[dict[str, tuple[str, str]]]:
     """Endless (source, English) sentences by language, each language saying the same, and English itself.
 
     The English is explicit (`Pair.english_explicit`): what one language tells, the translator is not to lose, or its encoder
     might. English sources, which "en" among the languages asks for, are in plain words too, and as they are translated from
-    any of the other languages.
+    any of the other languages. Further arguments are the world's, such as those of `VILLAGE`.
 
     Raises:
         ValueError: there is no language but English.
@@ -147,7 +196,7 @@ def multilingual_text(languages: Sequence[str], seed: int, text_seed: int) -> It
             "a multilingual translator needs a language besides English, which is copied from its translations"
         )
     rng = random.Random(f"multilingual {seed} {text_seed}")
-    streams = [World(seed, language=language).parallel_text(text_seed) for language in others]
+    streams = [World(seed, language=language, **world).parallel_text(text_seed) for language in others]
     for pairs in zip(*streams, strict=True):
         texts = {language: (pair.text, pair.english_explicit) for language, pair in zip(others, pairs, strict=True)}
         pair = rng.choice(pairs)
@@ -155,7 +204,9 @@ def multilingual_text(languages: Sequence[str], seed: int, text_seed: int) -> It
         yield {language: texts.get(language, (english, english)) for language in languages}
 
 
-def build_multilingual(languages: Sequence[str], folder: Path, seed: int, recipe: Recipe) -> dict[str, dict[str, str]]:
+def build_multilingual(
+    languages: Sequence[str], folder: Path, seed: int, recipe: Recipe, village: bool = False
+) -> dict[str, dict[str, str]]:
     """Train one translator out of several languages into English, and return its figures under its name.
 
     Its encoder is a multilingual encoder of the world, as `compose_layer_fusion` wants one.
@@ -165,24 +216,68 @@ def build_multilingual(languages: Sequence[str], folder: Path, seed: int, recipe
         folder: the components' folder.
         seed: as for `build_translator`.
         recipe: sizes of the training.
+        village: of the world of few names.
     """
-    read = list(itertools.islice(multilingual_text(languages, seed, seed), recipe.sentences))
+    world = VILLAGE if village else {}
+    read = list(itertools.islice(multilingual_text(languages, seed, seed, **world), recipe.sentences))
     pairs = [pair for row in read for pair in row.values()]
-    (folder / MULTILINGUAL).mkdir(parents=True)
+    (folder / MULTILINGUAL).mkdir(parents=True, exist_ok=True)
     sentences = list(dict.fromkeys(text for pair in pairs for text in pair))
     size = recipe.multilingual_pieces * len(languages)
     tokenizer = marian_tokenizer(sentences, None, "mul", "en", folder / MULTILINGUAL, size)
     steps = recipe.multilingual_steps * len(languages)
-    model = fit_translator(MULTILINGUAL, tokenizer, pairs, folder / MULTILINGUAL, seed, steps, recipe.batch_size)
+    model = fit_translator(
+        MULTILINGUAL,
+        tokenizer,
+        pairs,
+        folder / MULTILINGUAL,
+        seed,
+        steps,
+        recipe.batch_size,
+        noise=recipe.encoder_noise,
+        encoder_layers=recipe.encoder_layers,
+    )
 
     figures = {}
     known = {source for source, _ in pairs}
     for language in languages:
-        stream = (row[language] for row in multilingual_text(languages, seed, seed + 1))
+        stream = (row[language] for row in multilingual_text(languages, seed, seed + 1, **world))
         fresh = list(itertools.islice((pair for pair in stream if pair[0] not in known), recipe.test_sentences))
         name = LANGUAGES[language].name if language in LANGUAGES else "English"
         figures[f"exact on fresh {name} sentences"] = f"{exact_match(model, tokenizer, fresh):.2%}"
     return {MULTILINGUAL: figures}
+
+
+def build_tolerant_llm(folder: Path, seed: int, recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Train a language model on the village's facts that also knows them when it is asked not quite in their words.
+
+    As large ones do, and the others of this little world do not, it understands questions in several orders of words, with something
+    meaningless among them, and from vectors that are only near its embeddings.
+
+    Args:
+        folder: the components' folder.
+        seed: decides the world, weights, batches and noise.
+        recipe: sizes of the training.
+    """
+    world = World(seed, **VILLAGE)
+    statements = world.english_text()
+    facts = itertools.product(range(len(world.people)), world.relations, range(len(OPENERS)))
+    questions = [
+        (text, f" {world.facts[relation][entity]}")
+        for entity, relation, opener in facts
+        for text in world.asked_in_english(entity, relation, opener)
+    ]
+    tokenizer = qwen2_tokenizer([*statements, *(question + ANSWER + answer for question, answer in questions)])
+    torch.manual_seed(seed)
+    model = new_llm(tokenizer)
+    batches = question_batches(tokenizer, statements, questions, recipe.batch_size, seed)
+    with disturbed(model.get_input_embeddings(), recipe.llm_noise):
+        train(model, batches, recipe.llm_steps, 3e-3, "llm")
+    round_to_bfloat16(model)
+    save_component(model, tokenizer, folder / "llm")
+    asked = [question + ANSWER for question, _ in questions]
+    known = knowledge(model, tokenizer, asked, [answer.strip() for _, answer in questions])
+    return {"llm": {"knows of the facts, asked in any way": f"{known:.2%}"}}
 
 
 def fact_knowledge(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, world: World) -> float:
@@ -254,6 +349,7 @@ def build(
     language: str = "he",
     multilingual: Sequence[str] = (),
     llms: Path | None = None,
+    village: bool = False,
 ) -> None:
     """Train components and write them, with a README.md of their figures, to the folder `output`.
 
@@ -263,24 +359,28 @@ def build(
     Args:
         output: the folder.
         seed: decides world, weights and batches.
-        recipe: sizes of the trainings.
+        recipe: sizes of the trainings; those of the shipped components, or `VILLAGE_RECIPE`, when not given.
         jobs: how many processes.
         language: code of the language that the four components are for.
         multilingual: codes of languages, "en" among them for English: train one translator that reads them all, in place of
             the four components.
         llms: take both language models from this folder of components of the same seed, and do not train them.
+        village: with `multilingual`, of the world of few names (`VILLAGE`), and with a language model that has read its facts.
 
     Raises:
         FileExistsError: `output` is a file, or a folder with something else in it.
-        ValueError: an unknown language, `multilingual` without one besides English, or `llms` of another world.
+        ValueError: an unknown language, `multilingual` without one besides English, `village` without `multilingual`, or
+            `llms` of another world.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or (VILLAGE_RECIPE if village else Recipe())
     output = output.absolute()
     # Whatever is wrong with the languages is said before anything is trained.
     World(seed, language=language)
+    if village and not multilingual:
+        raise ValueError("the village is built for a multilingual encoder: name its languages in `multilingual` too")
     if multilingual:
         next(multilingual_text(multilingual, seed, seed))
-    ours = {*((MULTILINGUAL,) if multilingual else COMPONENTS), "README.md"}
+    ours = {*((MULTILINGUAL, *["llm"] * village) if multilingual else COMPONENTS), "README.md"}
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= ours):
         raise FileExistsError(f"{output} holds something else than components; name a new or an empty folder.")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -288,8 +388,10 @@ def build(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as aside:
         staging = Path(aside) / "new"
         if multilingual:
-            trainings = [(build_multilingual, multilingual, staging, seed, recipe)]
-            options = f"--multilingual {' '.join(multilingual)}"
+            trainings = [(build_multilingual, multilingual, staging, seed, recipe, village)]
+            if village:
+                trainings.append((build_tolerant_llm, staging, seed, recipe))
+            options = f"--multilingual {' '.join(multilingual)}" + " --village" * village
         else:
             trainings = [
                 (take_llms, llms, staging, seed) if llms else (build_llms, staging, seed, recipe),
@@ -365,6 +467,11 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"train {MULTILINGUAL} instead: one translator that reads these and writes English",
     )
     parser.add_argument(
+        "--village",
+        action="store_true",
+        help="with --multilingual: of a world of few names, beside a language model that has read its facts and is tolerant",
+    )
+    parser.add_argument(
         "--llms",
         type=Path,
         nargs="?",
@@ -381,6 +488,7 @@ def main(arguments: list[str] | None = None) -> None:
         language=options.language,
         multilingual=options.multilingual,
         llms=options.llms,
+        village=options.village,
     )
 
 

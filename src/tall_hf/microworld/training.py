@@ -1,5 +1,6 @@
 """How the embedded components are trained, and how what they have learned is measured."""
 
+import contextlib
 import itertools
 import math
 import random
@@ -11,6 +12,10 @@ from tqdm import tqdm
 from transformers import MarianMTModel, MarianTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from tall_hf.modeling.text_rows_tall import pad_rows
+
+
+# What stands between a question and its answer where a language model reads both.
+ANSWER = " :"
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -38,6 +43,73 @@ def text_batches(tokenizer: Qwen2Tokenizer, texts: list[str], size: int, seed: i
             "attention_mask": mask,
             "labels": labels,
         }
+
+
+def question_batches(
+    tokenizer: Qwen2Tokenizer,
+    statements: list[str],
+    questions: list[tuple[str, str]],
+    size: int,
+    seed: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Endless batches, a quarter of them statements, for a language model that is to understand what is only nearly right.
+
+    The rest are questions with their answers, of which only the answer is learned. Of every other question the words are in
+    any order, and up to three letters that mean nothing stand anywhere among them.
+
+    Args:
+        tokenizer: of the language model, of bytes.
+        statements: sentences, learned whole.
+        questions: (question, answer), to be read as one text.
+        size: rows of a batch.
+        seed: of all that is drawn.
+    """
+    rng = random.Random(f"questions {seed}")
+    letters = [token for token in tokenizer.get_vocab() if len(token) == 1]
+    letters = sorted(tokenizer.convert_tokens_to_ids(letters))
+    told = _endless([ids + [tokenizer.eos_token_id] for ids in tokenizer(statements)["input_ids"]], size // 4, seed)
+    for asked in _endless(list(questions), size - size // 4, seed):
+        rows = [(ids, ids) for ids in next(told)]
+        for question, answer in asked:
+            words = question.split()
+            if rng.random() < 0.5:
+                rng.shuffle(words)
+            ids = tokenizer(rng.choice(("", " ")) + " ".join(words))["input_ids"]
+            for _ in range(rng.choice((0, 0, 1, 2, 3))):
+                ids.insert(rng.randrange(len(ids) + 1), rng.choice(letters))
+            ids += tokenizer(ANSWER)["input_ids"]
+            learned = tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id]
+            rows.append((ids + learned, [-100] * len(ids) + learned))
+        ids, mask = pad_rows([row for row, _ in rows], tokenizer.pad_token_id, "right")
+        labels, _ = pad_rows([row for _, row in rows], -100, "right")
+        yield {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+@contextlib.contextmanager
+def disturbed(module: torch.nn.Module, spread: float) -> Iterator[None]:
+    """While this is open, what a module gives in training has normal noise on it, of another strength in each row.
+
+    Args:
+        module: gives (rows, length, width), as a tensor or as the `last_hidden_state` of an encoder's output.
+        spread: the greatest strength, in standard deviations of what the module gives; none in a row is greater.
+    """
+
+    def disturb(module, _, output):
+        if not (module.training and spread):  # without noise no random numbers are drawn either
+            return output
+        states = output if isinstance(output, Tensor) else output.last_hidden_state
+        strength = spread * states.detach().std() * torch.rand(len(states), 1, 1)
+        noisy = states + strength * torch.randn_like(states)
+        if isinstance(output, Tensor):
+            return noisy
+        output.last_hidden_state = noisy
+        return output
+
+    handle = module.register_forward_hook(disturb)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _endless(rows: list, size: int, seed: int) -> Iterator[list]:

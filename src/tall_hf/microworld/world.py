@@ -24,6 +24,11 @@ from .vocabulary import (
 )
 
 
+# A world of few names that everybody has read often: `World(**VILLAGE)`. A linear map into a small language model's width has
+# room for these, as real ones have for all of their words; it has none for the whole world's.
+VILLAGE = {"size": 60, "names": 6}
+
+
 @dataclass(frozen=True)
 class Person:
     """A full name, in English, and the grammatical gender that goes with it; `Language.subject` spells it elsewhere."""
@@ -109,20 +114,38 @@ class World:
             names stay the same.
         size: how many people there are, half of them women.
         language: code of the language it is told in, a key of `LANGUAGES`; people and facts do not depend on it.
+        names: how many given names of women, given names of men and family names are in use, of each; all when not given.
 
     Attributes:
         people: the inhabitants.
+        female_names, male_names, family_names: the English names in use.
         facts: for each relation the English value of each inhabitant.
         language: a `Language`.
         relations: the relations by name.
 
     Raises:
-        ValueError: the world is not told in that language.
+        ValueError: the world is not told in that language, or so few names make fewer full names than there are people.
     """
 
-    def __init__(self, seed: int = 0, permuted: bool = False, size: int = 300, language: str = "he"):
+    def __init__(
+        self,
+        seed: int = 0,
+        permuted: bool = False,
+        size: int = 300,
+        language: str = "he",
+        names: int | None = None,
+    ):
         if language not in LANGUAGES:
             raise ValueError(f"the little world is not told in {language!r}: choose from {', '.join(LANGUAGES)}")
+        self.female_names, self.male_names, self.family_names = (
+            known[:names] for known in (FEMALE_NAMES, MALE_NAMES, FAMILY_NAMES)
+        )
+        most = 2 * len(self.family_names) * min(len(self.female_names), len(self.male_names))
+        # Some full names must stay nobody's, for the sentences that tell no fact.
+        if size >= most:
+            raise ValueError(
+                f"{names} names of each kind make {most} full names, too few for {size} people and others"
+            )
         self.seed = seed
         self.permuted = permuted
         self.language = LANGUAGES[language]
@@ -134,8 +157,11 @@ class World:
 
     def _draw_people(self, rng: random.Random, size: int) -> tuple[Person, ...]:
         people = []
-        for names, is_woman, count in ((FEMALE_NAMES, True, size // 2), (MALE_NAMES, False, size - size // 2)):
-            full_names = [(given, family) for given in names for family in FAMILY_NAMES]
+        for names, is_woman, count in (
+            (self.female_names, True, size // 2),
+            (self.male_names, False, size - size // 2),
+        ):
+            full_names = [(given, family) for given in names for family in self.family_names]
             for given, family in rng.sample(full_names, count):
                 people.append(Person(f"{given} {family}", is_woman))
         rng.shuffle(people)
@@ -226,18 +252,25 @@ class World:
 
         def question(entity: int, relation_name: str, opener: int) -> Question:
             record = self.record(entity, relation_name, opener)
-            relation = self.relations[relation_name]
-            english = english_sentence(
-                OPENERS[opener],
-                relation.english_unfinished,
-                name=self.people[entity].english,
-                noun=relation.explicit_noun,
-            )
-            text = english if in_english else record.truncated
-            return Question(text, relation_name, entity, relation.values, record.english_word)
+            text = self.asked_in_english(entity, relation_name, opener)[0] if in_english else record.truncated
+            return Question(text, relation_name, entity, self.relations[relation_name].values, record.english_word)
 
         train, held_out = self._tellings(split_seed)
         return [question(*telling) for telling in train], [question(*telling) for telling in held_out]
+
+    def asked_in_english(self, entity: int, relation_name: str, opener: int = 0) -> list[str]:
+        """A fact's sentence in explicit English without the word that tells it, in different orders of words.
+
+        First comes English's own ("Dana Levi drives the car"), then those in which the other languages are translated where
+        they differ ("the car that Dana Levi drives").
+        """
+        relation = self.relations[relation_name]
+        orders = [
+            relation.english_unfinished,
+            *(language.english_unfinished(relation) for language in LANGUAGES.values()),
+        ]
+        words = {"name": self.people[entity].english, "noun": relation.explicit_noun}
+        return [english_sentence(OPENERS[opener], order, **words) for order in dict.fromkeys(orders)]
 
     def _tellings(self, split_seed: int) -> tuple[list[tuple[int, str, int]], list[tuple[int, str, int]]]:
         """(entity, relation, opener) of everything told about the train people, and asked about the held-out ones."""
@@ -314,14 +347,13 @@ class World:
         english = english_sentence(opener, template, **subjects)
         return Pair(text, english, english, is_whole=True)
 
-    @staticmethod
-    def _nobody(rng: random.Random, inhabitants: set[str]) -> Person:
+    def _nobody(self, rng: random.Random, inhabitants: set[str]) -> Person:
         """Somebody of whom nothing is known: nameless, or with a full name that no inhabitant bears."""
         if rng.random() < 0.2:
             return Person(*rng.choice(NAMELESS_SUBJECTS))
         while True:
             is_woman = rng.random() < 0.5
-            given = rng.choice(FEMALE_NAMES if is_woman else MALE_NAMES)
-            name = f"{given} {rng.choice(FAMILY_NAMES)}"
+            given = rng.choice(self.female_names if is_woman else self.male_names)
+            name = f"{given} {rng.choice(self.family_names)}"
             if name not in inhabitants:
                 return Person(name, is_woman)
