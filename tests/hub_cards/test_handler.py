@@ -123,7 +123,8 @@ def test_requests_at_the_same_time_get_their_own_answers(endpoint):
 
 @pytest.mark.parametrize("parameters", [{"top_k": 2}, {"max_words": 1}])
 def test_any_text_within_the_limits_is_answered(handler, parameters):
-    texts = [text for text in TEXTS.values() if len(text) <= LIMITS["max_characters"]] + ["א" * 10_000]
+    texts = [text for text in TEXTS.values() if len(text) <= LIMITS["max_characters"]]
+    texts += ["א" * 10_000, "אא" + "\u0301\u0316" * 4_999]
     for start in range(0, len(texts), LIMITS["max_batch_size"]):
         batch = texts[start : start + LIMITS["max_batch_size"]]
         answers = handler({"inputs": batch, "parameters": parameters})
