@@ -231,7 +231,45 @@ def test_a_request_is_not_changed(handler):
     assert data == {"inputs": ["שלום"], "parameters": {"max_words": 1, "max_new_tokens": 3}}
 
 
-@pytest.mark.parametrize("limit", sorted(LIMITS.keys() - {"max_requests"}))
+@pytest.mark.parametrize(
+    ("parameters", "texts_at_once"), [({"top_k": 50}, 5), ({"top_k": 3}, 32), ({"max_words": 1, "num_beams": 8}, 32)]
+)
+def test_rows_computed_together_are_limited_at_the_limits(handler, parameters, texts_at_once):
+    """A row of logits is as long as the vocabulary, so it is rows that memory is spent on."""
+    rows, texts = [], [f"{parts.SENTENCES[0]} {number}" for number in range(LIMITS["max_batch_size"])]
+
+    def count(module, _, inputs):
+        rows.append(len(inputs["decoder_input_ids"]))
+
+    beams = min(
+        max(16, 2 * parameters["top_k"]) if "top_k" in parameters else 8,
+        handler.pipe.model.final_logits_bias.shape[-1],
+    )
+    hook = handler.pipe.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        together = handler({"inputs": texts, "parameters": parameters})
+    finally:
+        hook.remove()
+    assert max(rows) == texts_at_once * beams <= LIMITS["max_rows"] == 512
+    assert len(together) == len(texts)
+    for text, answer in list(zip(texts, together, strict=True))[::9]:
+        [alone] = handler({"inputs": [text], "parameters": parameters})
+        assert [one.get("word", one.get("generated_text")) for one in answer] == [
+            one.get("word", one.get("generated_text")) for one in alone
+        ]
+
+
+def test_one_text_is_answered_however_few_rows_there_may_be(repository, monkeypatch):
+    asked = []
+    monkeypatch.setenv("TALL_MAX_ROWS", "40")
+    monkeypatch.setattr(handler_module, "pipeline", lambda **settings: lambda texts, **given: asked.append(given))
+    handler = EndpointHandler(str(repository))
+    for parameters in ({"top_k": 50}, {"top_k": 1}, {"num_beams": 8}, {}):
+        handler({"inputs": ["א"] * 32, "parameters": parameters})
+    assert [given["batch_size"] for given in asked] == [1, 2, 5, 32]
+
+
+@pytest.mark.parametrize("limit", sorted(LIMITS.keys() - {"max_requests", "max_rows"}))
 def test_environment_variables_move_the_limits(repository, monkeypatch, limit):
     variable = f"TALL_{limit.upper()}"
     monkeypatch.setenv(variable, "2")
