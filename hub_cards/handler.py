@@ -21,12 +21,13 @@ from transformers import pipeline
 # TALL_MAX_BATCH_SIZE, moves a limit.
 LIMITS = {
     "max_characters": 10_000,  # of each text; only the last few hundred tokens fit into the model's positions
-    "max_batch_size": 32,  # texts of one request, which are read together
-    "max_top_k": 50,  # next words of each text; each one asked for takes two beams
+    "max_batch_size": 32,  # texts of one request
+    "max_top_k": 50,  # next words of each text
     "max_words": 100,  # words added to each text
+    "max_rows": 512,  # beams that are computed together; texts beyond take turns, a text by itself never
     "max_requests": 64,  # requests at a time, the one that is being answered and those that wait for their turn
 }
-# Beside these, the parameters for `generate` and what each may be; beams cost memory, as texts do.
+# Beside these, the parameters for `generate` and what each may be.
 _GENERATE = {
     "max_new_tokens": (int, 1, 512),
     "num_beams": (int, 1, 8),
@@ -96,9 +97,18 @@ class EndpointHandler:
             raise OverloadedError(f"{self.limits['max_requests']:,} requests are waiting already; try again later.")
         try:
             with self._turn:
-                return self.pipe(texts, batch_size=len(texts) if isinstance(texts, list) else 1, **settings)
+                return self.pipe(texts, batch_size=self._texts_at_once(texts, parameters), **settings)
         finally:
             self._room.release()
+
+    def _texts_at_once(self, texts, parameters) -> int:
+        """How many texts are computed together: a beam takes a row of logits as long as the vocabulary."""
+        if not isinstance(texts, list):
+            return 1
+        top_k = parameters.get("top_k")
+        # As many beams as `next_words` follows.
+        beams = parameters.get("num_beams", 1) if top_k is None else max(16, 2 * top_k)
+        return min(len(texts), max(1, self.limits["max_rows"] // beams))
 
     def _check(self, data) -> tuple[str | list[str], dict]:
         if not isinstance(data, dict) or "inputs" not in data:

@@ -57,6 +57,8 @@ TEXTS = {
     "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 🇮🇱🇺🇳 👍🏿 🙂" * 3,
     "combining marks only": "\u0301\u05b8\u0327\u20dd" * 30,
     "one letter under a hundred marks": "א" + "\u0307" * 100,
+    # Of two classes, so that they have to be sorted.
+    "one letter under 100,000 marks": "א" + "\u0301\u0316" * 50_000,
     "punctuation only": "…!?.,;:\"'()[]{}«»־׃—",
     "HTML": "<script>alert('א')</script>&lt;b&gt;<!-- --><img src=x onerror=alert(1)>",
     "template": "{{ config }} ${jndi:ldap://x} %s %n {0} \\N{BEL} $(reboot) `id`",

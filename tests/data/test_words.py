@@ -1,5 +1,7 @@
 """Words: what is cleaned of the text they stand in, where the last one begins, and what is no part of it."""
 
+import itertools
+import time
 import unicodedata
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tall_hf.data import normalize, split_last_word, strip_punctuation
-from tall_hf.data.words import count_words
+from tall_hf.data.words import _cut_marks, count_words
 
 
 # Letters of several scripts with marks, joiners, bidi controls, punctuation, symbols, pictures and all kinds of space.
@@ -115,3 +117,43 @@ def test_split_last_word_rejoins(text):
         assert split_last_word(whole) == (truncated, word)
         assert sentence.startswith(truncated) and word in sentence[len(truncated) :]
         assert count_words(whole) == count_words(sentence)
+
+
+# Hebrew with all points and accents, and what other scripts stack; the last signs decompose into several.
+POINTED = [*map(chr, range(0x0590, 0x05F5)), *"ệ̣́กำ้ཱི ", "\u0344", "\ufb2a", "\ufb2c"]
+MARKS = "א\u05b8\u0591\u0301\u0316\u0344\u0f71\u0f73ệשׁ \u20dd\u034f."
+
+
+def most_marks(text):
+    """Of the runs of combining marks in the decomposed text, the longest."""
+    marked = (unicodedata.combining(char) for char in unicodedata.normalize("NFD", text))
+    return max((len(list(run)) for is_mark, run in itertools.groupby(marked, bool) if is_mark), default=0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("אבגדך"), st.text(st.sampled_from(POINTED), max_size=14)), max_size=12))
+@settings(deadline=None)
+def test_as_many_marks_as_anybody_writes_stay_bit_for_bit(letters):
+    text = "".join(letter + marks for letter, marks in letters)
+    assert _cut_marks(text) == text
+
+
+@given(st.text(st.sampled_from(MARKS), max_size=20), st.text(st.sampled_from(MARKS[1:8]), max_size=80), st.booleans())
+@settings(deadline=None)
+def test_of_more_than_30_marks_in_a_row_the_first_stay(text, marks, strip_niqqud):
+    text = f"{text}{marks}{text}"
+    cut = _cut_marks(text)
+    assert most_marks(cut) <= 30
+    assert most_marks(text) > 30 or cut == text
+    assert _cut_marks(unicodedata.normalize("NFC", cut)) == unicodedata.normalize("NFC", cut)
+    once = normalize(text, strip_niqqud)
+    assert normalize(once, strip_niqqud) == once
+
+
+@pytest.mark.parametrize("strip_niqqud", [False, True])
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u05b0\u05b8\u05c1\u05bc"])
+def test_time_does_not_grow_with_the_square_of_the_marks(marks, strip_niqqud):
+    text = "א" + marks * (20_000 // len(marks))
+    started = time.process_time()
+    clean = normalize(text, strip_niqqud)
+    assert time.process_time() - started < 0.5
+    assert clean[0] == "א" and len(clean) <= 31

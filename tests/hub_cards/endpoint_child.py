@@ -1,13 +1,14 @@
-"""Serves a model's folder as Inference Endpoints do: `endpoint_child.py SITE_PACKAGES FOLDER`, without this package.
+"""Serves a model's folder as Inference Endpoints do: `endpoint_child.py SITE_PACKAGES FOLDER SLOW`, without this package.
 
 To be run with `-I -S`, so that no .pth file is read and an editable installation of this package stays out of reach. Loads
-FOLDER's handler.py, prints its port, and answers until it is killed. Shaped after huggingface-inference-toolkit (its
+FOLDER's handler.py, prints its port, and answers until it is killed; a request with the text SLOW takes 0.3 s more. Shaped after huggingface-inference-toolkit (its
 webservice_starlette.py and utils.py), but stricter in one thing: there any error becomes a 400, here ValueErrors alone.
 """
 
 import importlib.util
 import json
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -57,12 +58,19 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    site_packages, folder = sys.argv[1:]
+    site_packages, folder, slow = sys.argv[1:]
     sys.path.append(site_packages)
     assert importlib.util.find_spec("tall_hf") is None
     server = Server(("127.0.0.1", 0), Requests)
     server.endpoint = load_handler(folder)
     assert not [name for name in sys.modules if name.split(".")[0] == "tall_hf"]
     assert type(server.endpoint.pipe.model).__module__.startswith("transformers_modules.")
+    pipe = server.endpoint.pipe
+
+    def answer(texts, **settings):
+        time.sleep(0.3 if slow in texts else 0)
+        return pipe(texts, **settings)
+
+    server.endpoint.pipe = answer
     print(server.server_port, flush=True)
     server.serve_forever()

@@ -39,6 +39,11 @@ def test_words_are_normalised_as_the_corpus_was(word):
         assert found == found.strip() == strip_punctuation(found)
 
 
+def test_a_word_under_many_marks_is_cut_as_in_the_corpus():
+    word = "א" + "\u0301\u0316\u0344" * 30_000
+    assert metric.normalize_word(word) == normalize(word)
+
+
 def test_protocols_are_those_of_the_approaches():
     assert metric.PROTOCOLS == PROTOCOLS
 

@@ -3,6 +3,7 @@
 import configparser
 import contextlib
 import html
+import json
 import os
 import re
 import runpy
@@ -11,12 +12,15 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import parts
+import psutil
 import pytest
 import yaml
 from huggingface_hub import HfApi
@@ -44,6 +48,10 @@ sys.path += [site_packages, space]
 assert importlib.util.find_spec("tall_hf") is None
 runpy.run_path(f"{space}/app.py", run_name="__main__")
 """
+
+
+# What the memory of each Space is asked by.
+memory = {}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +105,7 @@ def server(hub, published, tmp_path_factory):
             while "Running on local URL" not in (out / "log").read_text(encoding="utf-8"):
                 assert child.poll() is None and time.monotonic() < until, (out / "log").read_text(encoding="utf-8")
                 time.sleep(0.2)
+            memory[f"http://127.0.0.1:{port}/"] = psutil.Process(child.pid).memory_info
             yield f"http://127.0.0.1:{port}/"
         finally:
             child.terminate()
@@ -364,9 +373,10 @@ def test_any_text_is_answered_or_refused_with_a_reason(app, composed):
 
 
 @pytest.mark.slow
-def test_64_clients_get_their_own_answers_or_are_turned_away(client, records):
+def test_64_clients_get_their_own_answers_or_are_turned_away(server, client, records):
     texts = [record.truncated for record in records[:2]]
     alone = [client.predict(text, api_name="/next_words") for text in texts]
+    before = memory[server]().rss
     with ThreadPoolExecutor(64) as pool:
         jobs = [pool.submit(client.predict, texts[i % 2], api_name="/next_words") for i in range(64)]
     answered = 0
@@ -377,11 +387,48 @@ def test_64_clients_get_their_own_answers_or_are_turned_away(client, records):
         else:
             assert "queue is full" in str(error).lower()
     assert answered >= 32
+    # One is computed at a time.
+    assert memory[server]().rss - before < 200 * 2**20
 
 
-def test_what_waits_for_the_model_is_limited(app, composed):
-    demo = SimpleNamespace(name="m", on_hub=False, language="he", examples=[])
-    assert app.build(demo)._queue.max_size == app.MAX_WAITING == 32
+def test_what_waits_for_the_model_is_limited(app):
+    """64 at once and a slow model: 32 wait at most, one is computed at a time, and each of those gets its own answer."""
+    turn, started = threading.Lock(), threading.Barrier(64)
+
+    def answer(text):
+        assert turn.acquire(blocking=False)
+        time.sleep(0.15)
+        turn.release()
+        return f"of {text}", [(text, 0.5)]
+
+    def ask(number):
+        started.wait(60)
+        joined = httpx.post(f"{url}gradio_api/call/next_words", json={"data": [f"word {number}"]}, timeout=60)
+        if joined.status_code != 200:
+            return joined.status_code, joined.json()["detail"]
+        answered = httpx.get(f"{url}gradio_api/call/next_words/{joined.json()['event_id']}", timeout=60)
+        assert answered.text.startswith("event: complete"), answered.text
+        return 200, json.loads(answered.text.split("data: ")[1])[0]
+
+    demo = SimpleNamespace(
+        name="m", on_hub=False, language="he", examples=[], naive=None, answer=answer, note_on=lambda text: ""
+    )
+    blocks = app.build(demo)
+    _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    before = psutil.Process().memory_info().rss
+    try:
+        with ThreadPoolExecutor(64) as pool:
+            answers = list(pool.map(ask, range(64)))
+    finally:
+        blocks.close()
+    for number, (status, said) in enumerate(answers):
+        if status == 200:
+            assert (said["translation"], said["words"][0]["word"]) == (f"of word {number}", f"word {number}")
+        else:
+            assert status == 503 and "queue is full" in said.lower()
+    statuses = [status for status, _ in answers]
+    assert statuses.count(200) >= 32 and statuses.count(503) >= 16
+    assert psutil.Process().memory_info().rss - before < 200 * 2**20
 
 
 def test_html_is_text_and_a_long_sentence_gets_a_note(client):

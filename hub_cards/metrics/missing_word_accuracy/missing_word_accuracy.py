@@ -1,6 +1,7 @@
 """The metric of the missing-word task as a module of the `evaluate` library: one file that needs nothing of tall_hf."""
 
 import functools
+import itertools
 import math
 import re
 import unicodedata
@@ -77,6 +78,9 @@ SHARE_INTERVALS = ("wilson", "bootstrap")
 # These sets and `normalize_word` repeat tall_hf.data.words, which divides sentences into questions, because this file
 # travels alone. A property test in tests/hub_cards holds the two together.
 _INVISIBLE_PATTERN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u00ad\u2060\ufeff\ufe0e\ufe0f]")
+_MOST_MARKS = 30
+# Neither letters nor white space; fewer in a row hold no more marks, of which a letter brings three at most, and a sign two.
+_MANY_SIGNS = re.compile(r"[^\w\s]{14,}")
 _JOINERS = "\u200c\u200d"
 _MARK_UP = frozenset("|~^*#_•·‣\\<>")
 
@@ -170,7 +174,7 @@ def normalize_word(word: str, protocol: str = "clean") -> str:
     # The zero-width space is where Khmer, Lao or Thai text shows that a word ends.
     word = _INVISIBLE_PATTERN.sub("", word.replace("\u200b", " "))
     word = "".join(" " if _is_stray(char) else char for char in word)
-    tokens = (token.strip(_JOINERS) for token in unicodedata.normalize("NFC", word).split())
+    tokens = (token.strip(_JOINERS) for token in unicodedata.normalize("NFC", _cut_marks(word)).split())
     word = " ".join(token for token in tokens if not _MARK_UP.issuperset(token))
     start, end = 0, len(word)
     while start < end and _is_punctuation_or_space(word[start]):
@@ -313,6 +317,23 @@ def _log_probabilities(log_probabilities, references):
             f"log_probabilities[{above[0]}] is {values[above[0]]}; the natural logarithm of a probability is at most 0."
         )
     return values
+
+
+def _cut_marks(text):
+    """The text with at most 30 combining marks on a letter, as in Unicode's Stream-Safe Text Format (UAX #15).
+
+    NFC takes time with the square of their number. They are counted decomposed, where NFC changes no number of them.
+    """
+    if not _MANY_SIGNS.search(text):
+        return text
+    kept, marks = [], 0
+    for char in text:
+        decomposed = unicodedata.normalize("NFD", char)
+        own = len(list(itertools.takewhile(unicodedata.combining, reversed(decomposed))))
+        marks = own + (marks if own == len(decomposed) else 0)
+        if marks <= _MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def _is_stray(char):

@@ -4,6 +4,7 @@ The last word is defined without knowledge of any language: words stand between 
 a token without a letter or a digit is no word, and punctuation around a word is not part of it.
 """
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -20,6 +21,9 @@ _MARK_UP = frozenset("|~^*#_•·‣\\<>")
 
 _INVISIBLE_PATTERN = re.compile(f"[{_INVISIBLE}]")
 _NIQQUD_PATTERN = re.compile(f"[{_NIQQUD}]")
+_MOST_MARKS = 30
+# Neither letters nor white space; fewer in a row hold no more marks, of which a letter brings three at most, and a sign two.
+_MANY_SIGNS = re.compile(r"[^\w\s]{14,}")
 
 
 def split_name(split: Callable[[str], list[str]]) -> str | None:
@@ -32,12 +36,12 @@ def normalize(text: str, strip_niqqud: bool = False) -> str:
 
     Removed everywhere: control and private-use characters, bidirectional and other invisible marks, pictures and other
     symbols (Unicode category So, the degree sign aside), with `strip_niqqud` Hebrew points. Removed where they stand alone:
-    signs of mark-up such as `*`, `|` and `•`. Runs of white space become one space. Applied twice it changes nothing more.
+    signs of mark-up such as `*`, `|` and `•`. Of more than 30 combining marks in a row the first stay. Runs of white space become one space. Applied twice it changes nothing more.
     """
     # The zero-width space is where Khmer, Lao or Thai text shows that a word ends.
     text = _INVISIBLE_PATTERN.sub("", text.replace("\u200b", " "))
     text = "".join(" " if _is_stray(char) else char for char in text)
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", _cut_marks(text))
     if strip_niqqud:
         # What a point had kept apart may compose now.
         text = unicodedata.normalize("NFC", _NIQQUD_PATTERN.sub("", text))
@@ -138,3 +142,20 @@ def _is_stray(char):
     category = unicodedata.category(char)
     # Skin tones are "modifier symbols", as the acute accent is.
     return (category in ("Cc", "Cs", "Co", "So") and char != "°") or "\U0001f3fb" <= char <= "\U0001f3ff"
+
+
+def _cut_marks(text):
+    """The text with at most 30 combining marks on a letter, as in Unicode's Stream-Safe Text Format (UAX #15).
+
+    NFC takes time with the square of their number. They are counted decomposed, where NFC changes no number of them.
+    """
+    if not _MANY_SIGNS.search(text):
+        return text
+    kept, marks = [], 0
+    for char in text:
+        decomposed = unicodedata.normalize("NFD", char)
+        own = len(list(itertools.takewhile(unicodedata.combining, reversed(decomposed))))
+        marks = own + (marks if own == len(decomposed) else 0)
+        if marks <= _MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
