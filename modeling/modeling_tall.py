@@ -1,6 +1,6 @@
 """TALLForCausalLM: frozen translator encoder, trained adapters, frozen LLM, trained adapters, frozen translator decoder.
 
-This folder is what travels to the Hub: flat files that import torch, transformers and each other, nothing else.
+This folder is what travels to the Hub: flat files that import torch, transformers and each other, and no other library.
 Stage numbers and section references are those of the TALL paper (arXiv 2506.05057).
 """
 

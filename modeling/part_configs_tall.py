@@ -1,8 +1,8 @@
 """What the configurations of both models share: those of their parts, and the checks before a model is built of one."""
 
 import copy
+from typing import get_args, get_origin
 
-from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
@@ -93,10 +93,25 @@ def check_positive(name, value):
 def check_types(config, config_class):
     """ValueError for a field that `config_class` declares and that is not of its type."""
     for name, declared in config_class.__annotations__.items():
-        try:
-            type_validator(name, getattr(config, name), declared)
-        except TypeError as error:
-            raise ValueError(f"`{name}` of the configuration is of a wrong type: {error}.") from error
+        value = getattr(config, name)
+        if not _is_of_type(value, declared):
+            expected = declared.__name__ if isinstance(declared, type) else declared
+            raise ValueError(f"`{name}` must be of type {expected}, got {value!r}.")
+
+
+def _is_of_type(value, declared):
+    """Whether a value is of a declared type: a class, a list or dict of such, or one of several."""
+    kind, inner = get_origin(declared), get_args(declared)
+    if kind is list:
+        return isinstance(value, list) and all(_is_of_type(item, inner[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(
+            _is_of_type(key, inner[0]) and _is_of_type(item, inner[1]) for key, item in value.items()
+        )
+    if inner:
+        return any(_is_of_type(value, one) for one in inner)
+    # Python counts True among the integers.
+    return isinstance(value, declared) and (declared is bool or not isinstance(value, bool))
 
 
 def check_part(name, part):

@@ -31,7 +31,7 @@ REMOTE_CODE = {
     "text_rows_tall.py",
     "words_tall.py",
 }
-LIBRARIES = {"torch", "transformers", "safetensors", "huggingface_hub"}
+LIBRARIES = {"torch", "transformers"}
 CHILD = """
 import importlib.util, json, sys
 site_packages, folder, out = sys.argv[1:]

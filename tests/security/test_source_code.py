@@ -32,8 +32,8 @@ REMOTE_IMPORTS = {
     "math",
     "typing",
 }
-# Of these one name alone: checks of values, and a path to look whether something is there.
-REMOTE_NAMES = {"huggingface_hub.dataclasses": {"type_validator"}, "pathlib": {"Path"}}
+# Of these one name alone: a path to look whether something is there.
+REMOTE_NAMES = {"pathlib": {"Path"}}
 RUNNING = {"__import__", "breakpoint", "compile", "eval", "exec", "input", "open"}
 ON_FILES = {
     "chmod",
