@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
-from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
+from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel, check_weights
 from tall_hf.weights import hash_tensors
 
 from .lora import add_lora
@@ -196,6 +196,7 @@ def load_light(
         raise OSError(
             f"The safetensors weights of {folder} are corrupted or incomplete ({error}). Download or save them again."
         ) from error
+    check_weights(model, weights, f"of {folder}")
     result = model.load_state_dict(weights, strict=False)
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
