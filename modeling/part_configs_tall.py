@@ -28,6 +28,9 @@ _LARGEST = {
 # Translators keep a vector for each position; LLMs mostly turn theirs.
 _MOST_POSITIONS_OF_TRANSLATORS = 100_000
 
+# Fields that name code to run.
+_CODE = ("auto_map", "custom_pipelines")
+
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
@@ -35,12 +38,14 @@ def build_part(name, part, default):
     """The configuration of a part: a copy of one, or made of a dict or of the `default` dict."""
     # A config object is copied: sub-models write to theirs (dtype, attention), and callers may share one object.
     if isinstance(part, PreTrainedConfig):
-        return copy.deepcopy(part)
+        part = copy.deepcopy(part)
+        _forget_code(part)
+        return part
     if part is None:
         part = default
     if not isinstance(part, dict):
         raise ValueError(f"`{name}` must be a configuration or a dict, got {type(part).__name__}.")
-    fields = {key: value for key, value in part.items() if key != "model_type"}
+    fields = {key: value for key, value in part.items() if key not in ("model_type", *_CODE)}
     model_type = part.get("model_type", default["model_type"])
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ValueError(
@@ -49,9 +54,20 @@ def build_part(name, part, default):
     config_class = CONFIG_MAPPING[model_type]
     check_fields(name, fields, config_class.attribute_map)
     try:
-        return config_class(**fields)
+        built = config_class(**fields)
     except Exception as error:  # each type has its own way to fail on a value it did not expect
         raise ValueError(f"`{name}` is no configuration of type {model_type!r}: {error}") from error
+    _forget_code(built)
+    return built
+
+
+def _forget_code(config):
+    """Take from a configuration, and those inside of it, what names code: parts are transformers' own classes."""
+    for name in _CODE:
+        vars(config).pop(name, None)
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            _forget_code(value)
 
 
 def check_choice(name, value, choices):

@@ -5,7 +5,7 @@ import contextlib
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows
+from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows, without_code
 
 
 class LayerFusionProcessor(ProcessorMixin):
@@ -37,8 +37,16 @@ class LayerFusionProcessor(ProcessorMixin):
         self.source_lang = source_lang
         self.max_source_length = max_source_length
         self.repeat_source = repeat_source
-        ensure_padding(self.tokenizer)
-        ensure_padding(self.source_tokenizer)
+        for one in (self.tokenizer, self.source_tokenizer):
+            without_code(one)
+            ensure_padding(one)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers, without code of the tokenizers' own."""
+        # Trusting this model is not trusting what a part's tokenizer names, which may lie in another repository.
+        kwargs["trust_remote_code"] = False
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:

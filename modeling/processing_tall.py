@@ -6,7 +6,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
-from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer
+from .text_rows_tall import as_text, check_texts, ensure_padding, pad_rows, token_rows, warn_if_longer, without_code
 from .words_tall import word_pieces
 
 
@@ -59,6 +59,8 @@ class TALLProcessor(ProcessorMixin):
         self.reserved_target_length = reserved_target_length
         self._word_pieces = {}
 
+        for one in (self.tokenizer, self.source_tokenizer, self.llm_tokenizer):
+            without_code(one)
         for one in (self.source_tokenizer, self.llm_tokenizer):
             ensure_padding(one)
             # The next word depends most on the last ones.
@@ -70,7 +72,13 @@ class TALLProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As in transformers; OSError for a folder that lacks a tokenizer, where transformers takes another for it."""
+        """As in transformers, without code of the tokenizers' own.
+
+        Raises:
+            OSError: for a folder that lacks a tokenizer, where transformers takes another for it.
+        """
+        # Trusting this model is not trusting what a part's tokenizer names, which may lie in another repository.
+        kwargs["trust_remote_code"] = False
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         folder = Path(pretrained_model_name_or_path)
         parts = ("processor_config.json", "source_tokenizer", "llm_tokenizer")

@@ -40,6 +40,11 @@ def ensure_padding(tokenizer) -> None:
         raise ValueError(f"{type(tokenizer).__name__} has no padding and no end-of-text token; set its `pad_token`.")
 
 
+def without_code(tokenizer) -> None:
+    """Take from a tokenizer what names code to run: saving writes it on, and whoever trusts the model would run it."""
+    tokenizer.init_kwargs.pop("auto_map", None)
+
+
 def as_text(tokenizer, texts: list[str]) -> list[str]:
     """Texts of which a MarianTokenizer takes no beginning for the code of a language, such as `>>fra<<`."""
     if not hasattr(tokenizer, "remove_language_code"):

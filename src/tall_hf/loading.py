@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tall_hf.modeling.text_rows_tall import without_code
+
 
 @dataclass(frozen=True)
 class Component:
@@ -66,6 +68,7 @@ def load_tokenizer(part: Component, token: str | bool | None = None):
         raise OSError(
             f"{part.name_or_path} has no tokenizer: its files are missing. Save or download them beside the model."
         )
+    without_code(tokenizer)
     return tokenizer
 
 

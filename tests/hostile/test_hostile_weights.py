@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from tall_hf import TALLForCausalLM, load_light
 from tall_hf.publishing import plan
@@ -121,13 +122,88 @@ def test_a_weight_of_another_shape_is_refused(folder, shape):
         TALLForCausalLM.from_pretrained(folder)
 
 
-def test_a_weight_of_whole_numbers_becomes_a_float(folder):
+@pytest.mark.parametrize("dtype", ["I32", "U32"])
+@pytest.mark.parametrize("which", ["one", "all"])
+def test_numbers_of_no_floating_type_are_refused_before_they_are_read(folder, monkeypatch, dtype, which):
     path = folder / "model.safetensors"
+    header, numbers = parted(path.read_bytes())
+    names = [name for name in header if name != "__metadata__"] if which == "all" else [GATE]
+    for name in names:  # as wide as the F32 that they are
+        header[name]["dtype"] = dtype
+    path.write_bytes(joined(header, numbers))
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
+    with pytest.raises(OSError, match="weights .*model.* are corrupted"):
+        TALLForCausalLM.from_pretrained(folder)
+
+
+def test_a_light_checkpoint_of_whole_numbers_is_refused(composed, tmp_path):
+    folder = save_light(*composed("gated"), tmp_path / "light")
+    header, numbers = parted((folder / WEIGHTS_NAME).read_bytes())
+    header[GATE]["dtype"] = "I32"
+    (folder / WEIGHTS_NAME).write_bytes(joined(header, numbers))
+    with pytest.raises(OSError, match="weights of .*light are corrupted: encoder.gate is of type torch.int32"):
+        load_light(folder)
+
+
+def test_sizes_are_compared_before_memory_is_taken(folder, monkeypatch):
+    path = folder / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
+    for part, name, value in (
+        ("hr_lr_config", "decoder_ffn_dim", 1_000_000),
+        ("llm_config", "vocab_size", 10_000_000),
+        ("llm_config", "intermediate_size", 1_000_000),
+    ):
+        path.write_text(json.dumps({**saved, part: {**saved[part], name: value}}), encoding="utf-8")
+        with pytest.raises(RuntimeError, match="has the shape .* by the configuration"):
+            TALLForCausalLM.from_pretrained(folder)
+    layers = {"num_hidden_layers": 100, "layer_types": ["full_attention"] * 100}
+    wide = {**saved["llm_config"], **layers, "intermediate_size": 200_000}
+    path.write_text(json.dumps({**saved, "llm_config": wide}), encoding="utf-8")
+    kept, numbers = parted((folder / "model.safetensors").read_bytes())
+    kept = {name: one for name, one in kept.items() if name == GATE}
+    start, end = kept[GATE]["data_offsets"]
+    kept[GATE]["data_offsets"] = [0, end - start]
+    (folder / "model.safetensors").write_bytes(joined(kept, numbers[start:end]))
+    with pytest.raises(RuntimeError, match="describes a model of .* weights, but the files hold 1:"):
+        TALLForCausalLM.from_pretrained(folder)
+
+
+def test_weights_in_several_files_and_of_a_subfolder_are_compared_too(composed, tmp_path):
+    model, _ = composed("gated")
+    model.save_pretrained(tmp_path / "model", max_shard_size="100KB")
+    assert len(list((tmp_path / "model").glob("model-*-of-*.safetensors"))) > 1
+    TALLForCausalLM.from_pretrained(tmp_path, subfolder="model")
+    path = next(one for one in (tmp_path / "model").glob("*.safetensors") if GATE in load_file(one))
     weights = load_file(path)
-    save_file({**weights, GATE: torch.ones_like(weights[GATE], dtype=torch.int32)}, path, {"format": "pt"})
-    model = TALLForCausalLM.from_pretrained(folder)
-    assert model.encoder.gate.dtype == torch.float32
-    assert model.encoder.gate.item() == 1
+    save_file({**weights, GATE: weights[GATE].int()}, path, {"format": "pt"})
+    with pytest.raises(OSError, match="encoder.gate is of type torch.int32"):
+        TALLForCausalLM.from_pretrained(tmp_path, subfolder="model")
+
+
+INDEXES = {
+    "no JSON": "{",
+    "a list": "[]",
+    "a number": "3",
+    "no UTF-8": b"\xff\xfe",
+    "empty": json.dumps({"metadata": {}, "weight_map": {}}),
+    "no map": json.dumps({"metadata": {}}),
+    "no metadata": json.dumps({"weight_map": {GATE: "model-1-of-1.safetensors"}}),
+    **{
+        f"a map {one!r}": json.dumps({"metadata": {}, "weight_map": one})
+        for one in ("x", 3, [], {GATE: 3}, {GATE: None})
+    },
+}
+
+
+@pytest.mark.parametrize("way", INDEXES)
+def test_a_malformed_index_is_refused_by_its_name(folder, way):
+    (folder / "model.safetensors").unlink()
+    content = INDEXES[way]
+    content = content if isinstance(content, bytes) else content.encode()
+    (folder / "model.safetensors.index.json").write_bytes(content)
+    with pytest.raises(OSError, match=r"model\.safetensors\.index\.json of .*model is damaged"):
+        TALLForCausalLM.from_pretrained(folder)
 
 
 def test_an_index_does_not_lead_out_of_the_folder(folder, tmp_path):
@@ -135,5 +211,10 @@ def test_an_index_does_not_lead_out_of_the_folder(folder, tmp_path):
     shutil.move(folder / "model.safetensors", outside)
     index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(outside), "../outside.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"\.\./outside\.safetensors"):
-        plan(folder)
+    for read in (plan, TALLForCausalLM.from_pretrained):
+        with pytest.raises(ValueError, match=r"\.\./outside\.safetensors"):
+            read(folder)
+    index["weight_map"] = dict.fromkeys(index["weight_map"], "weights.bin")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names 'weights\.bin', which is no file of weights beside it"):
+        TALLForCausalLM.from_pretrained(folder)

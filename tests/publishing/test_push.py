@@ -184,6 +184,24 @@ def test_code_of_somebody_else_is_not_run(hub, unverified, monkeypatch):
             publishing.update_code(repo_id, token=token)
 
 
+def test_code_that_tokenizers_name_elsewhere_is_not_run_but_taken_out(api, unverified, monkeypatch):
+    repo_id, _ = unverified()
+    for name in ("tokenizer_config.json", "llm_tokenizer/tokenizer_config.json"):
+        config = json.loads(Path(api.hf_hub_download(repo_id, name)).read_text(encoding="utf-8"))
+        config["auto_map"]["AutoTokenizer"] = [None, "evil/repository--evil.Evil"]
+        api.upload_file(path_or_fileobj=json.dumps(config).encode(), path_in_repo=name, repo_id=repo_id)
+    head = api.model_info(repo_id).sha
+    monkeypatch.setattr(push, "predict_on_hub", lambda *args, **kwargs: pytest.fail("It was run."))
+    with pytest.raises(ValueError, match="tokenizer_config.json of .* names the code 'evil/repository--evil.Evil'"):
+        publishing.update_code(repo_id)
+    assert api.model_info(repo_id).sha == head
+    updated = publishing.update_code(repo_id, verify=False)
+    changed = {file.path_in_repo: json.loads(file.source) for file in updated.files}
+    assert set(changed) == {"tokenizer_config.json", "llm_tokenizer/tokenizer_config.json"}
+    assert all(config["auto_map"] == {"AutoProcessor": "processing_tall.TALLProcessor"} for config in changed.values())
+    assert publishing.update_code(repo_id).files == []
+
+
 def test_a_repository_of_another_model_is_not_updated(api, hub):
     repo_id = f"{hub.organization}/other"
     api.create_repo(repo_id)

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path

@@ -17,6 +17,7 @@ from tall_hf.training.light import PINS_NAME, save_light
 
 from .remote_code import (
     CODE_PATTERNS,
+    check_code_named,
     code_in_folder,
     differing,
     installed_code,
@@ -29,6 +30,7 @@ logger = logging.get_logger(__name__)
 
 _CONFIG = "config.json"
 _PROCESSOR_CONFIG = "processor_config.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 # From hub_cards/, with a TALL: for Inference Endpoints the handler and what it needs, for people an example.
 _ACCOMPANYING = ("handler.py", "requirements.txt", "examples/next_words.py")
 _WEIGHTS = "model.safetensors"
@@ -173,7 +175,7 @@ def _contents(folder: Path, kind: ModelKind, is_light: bool) -> dict[str, Path |
     for inside in ("", *kind.tokenizer_folders):
         found = {path.name: path for path in (folder / inside).glob("*") if _matches(path.name, _TOKENIZER_FILES)}
         if not found:
-            wanted.append(str(PurePosixPath(inside, "tokenizer_config.json")))
+            wanted.append(str(PurePosixPath(inside, _TOKENIZER_CONFIG)))
         contents |= {str(PurePosixPath(inside, name)): path for name, path in found.items()}
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
@@ -181,7 +183,13 @@ def _contents(folder: Path, kind: ModelKind, is_light: bool) -> dict[str, Path |
             f"{folder} is not a whole {kind.name}: {', '.join(missing)} is missing. Save the model and its processor there again."
         )
     contents[_CONFIG] = _json(_without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
-    contents[_PROCESSOR_CONFIG] = _json(with_installed_processor(_read_json(folder / _PROCESSOR_CONFIG), kind))
+    for path in contents:
+        if PurePosixPath(path).name in (_PROCESSOR_CONFIG, _TOKENIZER_CONFIG):
+            # A model that was composed by an earlier version may name there the code of a part's repository.
+            contents[path] = _json(with_installed_processor(_read_json(folder / path), kind))
+    for path, one in contents.items():
+        if path.endswith("config.json"):
+            check_code_named(path, json.loads(one) if isinstance(one, bytes) else _read_json(one), kind)
     return contents
 
 

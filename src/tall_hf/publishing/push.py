@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import (
     CommitInfo,
@@ -29,6 +29,7 @@ from tall_hf.saving import model_folder
 from .planning import PublishedFile, accompanying_files, is_published, plan, read_config
 from .remote_code import (
     code_in_repository,
+    code_named,
     differing,
     installed_code,
     with_installed_auto_map,
@@ -148,7 +149,7 @@ def update_code(repo_id: str, *, token: str | bool | None = None, verify: bool =
         api.auth_check(repo_id, write=True)
         info = api.model_info(repo_id)
         there = _files_there(api, repo_id, info)
-        files, kind, trainable_only = _updated_files(api, repo_id, info, {file.path for file in there})
+        files, kind, trainable_only = _updated_files(api, repo_id, info, {file.path for file in there}, is_run=verify)
         ours = installed_code(kind)
         hashes = {file.path: file.blob_id for file in there}
         for name, path in accompanying_files(kind).items():
@@ -192,11 +193,17 @@ def signed_in_user(token: str | bool | None = None) -> str:
 
 
 def _updated_files(
-    api: HfApi, repo_id: str, info: ModelInfo, there: set[str]
+    api: HfApi, repo_id: str, info: ModelInfo, there: set[str], is_run: bool
 ) -> tuple[list[PublishedFile], ModelKind, bool]:
-    """The configurations that do not name the installed code's classes yet, the model's kind, and whether it is light."""
+    """The configurations that name anything but the installed code's classes, the model's kind, and whether it is light.
+
+    ValueError if `is_run` and a configuration names code that is not of the repository itself.
+    """
     configs = {}
-    for name in ("config.json", "processor_config.json"):
+    found = sorted(
+        name for name in there if PurePosixPath(name).name == "tokenizer_config.json" and is_published(name)
+    )
+    for name in ("config.json", "processor_config.json", *found):
         if name not in there:
             raise ValueError(f"{repo_id} has no {name}, so it is no model that was published by tall-hf.")
         path = hf_hub_download(repo_id, name, revision=info.sha, token=api.token, endpoint=api.endpoint)
@@ -205,10 +212,15 @@ def _updated_files(
     kind = kind_of(config)
     if kind is None:
         raise ValueError(f"{repo_id} is of type {config.get('model_type')!r}, no model of tall-hf.")
-    updated = {
-        "config.json": with_installed_auto_map(config),
-        "processor_config.json": with_installed_processor(configs["processor_config.json"], kind),
-    }
+    for name, one in configs.items():
+        if is_run and (foreign := [code for code in code_named(one) if "--" in str(code)]):
+            raise ValueError(
+                f"{name} of {repo_id} names the code {foreign[0]!r} of another repository, which is not run here, so the "
+                "published model cannot be compared with the updated one. To take it out all the same, leave the verification "
+                "out (`--no-verify`)."
+            )
+    updated = {name: with_installed_processor(one, kind) for name, one in configs.items() if name != "config.json"}
+    updated["config.json"] = with_installed_auto_map(config)
     files = []
     for name, new in updated.items():
         if new != configs[name]:

@@ -17,6 +17,8 @@ from tall_hf.kinds import ModelKind, kind_of
 
 logger = logging.get_logger(__name__)
 
+# The fields of a configuration that name code to run.
+_NAMING = ("auto_map", "custom_pipelines")
 # How files of remote code are called.
 CODE_PATTERNS = ("*_tall.py", "*_layer_fusion.py")
 
@@ -30,16 +32,53 @@ def installed_code(kind: ModelKind) -> dict[str, Path]:
 
 
 def with_installed_auto_map(config: dict) -> dict:
-    """A `config.json` that names the classes and pipelines of the installed package's remote code."""
+    """A `config.json` that names the classes and pipelines of the installed package's remote code, and no others."""
     ours = kind_of(config).config_class()
-    named = {name: dict(getattr(ours, name)) for name in ("auto_map", "custom_pipelines") if getattr(ours, name, None)}
-    return {**config, **named}
+    named = {name: dict(getattr(ours, name)) for name in _NAMING if getattr(ours, name, None)}
+    return {**_without_code(config), **named}
 
 
 def with_installed_processor(config: dict, kind: ModelKind) -> dict:
-    """A `processor_config.json` that names the processor of the installed package's remote code."""
+    """A `processor_config.json` or `tokenizer_config.json` that names the installed package's processor, and nothing else."""
     module, name = kind.module_names[-1], kind.processor_class.__name__
-    return {**config, "auto_map": {**config.get("auto_map", {}), "AutoProcessor": f"{module}.{name}"}}
+    return {**_without_code(config), "auto_map": {"AutoProcessor": f"{module}.{name}"}}
+
+
+def check_code_named(path_in_repo: str, config, kind: ModelKind) -> None:
+    """ValueError for a configuration that names code which is not the installed package's, as in `other/repository--a.B`."""
+    files = installed_code(kind)
+    if foreign := [one for one in code_named(config) if f"{str(one).partition('.')[0]}.py" not in files]:
+        raise ValueError(
+            f"{path_in_repo} names the code {foreign[0]!r}, which is not tall-hf's: whoever trusts the model would run it. "
+            "Take it out of the file, and publish again."
+        )
+
+
+def code_named(config) -> list:
+    """What a configuration, or one inside of it, names as code to run."""
+    if isinstance(config, list):
+        return [found for one in config for found in code_named(one)]
+    if not isinstance(config, dict):
+        return []
+    found = [one for key, value in config.items() if key not in _NAMING for one in code_named(value)]
+    pipelines = config.get("custom_pipelines") or {}
+    found += [one.get("impl") if isinstance(one, dict) else one for one in _values(pipelines)]
+    return found + [
+        one for value in _values(config.get("auto_map") or {}) for one in _values(value) if one is not None
+    ]
+
+
+def _values(value) -> list:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else [value]
+
+
+def _without_code(config):
+    """A configuration, and those inside of it, without what names code."""
+    if isinstance(config, dict):
+        return {key: _without_code(value) for key, value in config.items() if key not in _NAMING}
+    return config
 
 
 def is_code(name: str) -> bool:

@@ -17,7 +17,7 @@ from tall_hf.files import folder_written_whole
 from tall_hf.fingerprints import hash_tensors
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
-from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
+from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel, check_weights
 from tall_hf.saving import check_output
 
 from .lora import add_lora
@@ -203,6 +203,7 @@ def load_light(
         raise OSError(
             f"The safetensors weights of {folder} are corrupted or incomplete ({error}). Download or save them again."
         ) from error
+    check_weights(model, weights, f"of {folder}")
     result = model.load_state_dict(weights, strict=False)
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
