@@ -62,6 +62,8 @@ REMOTE_NAMES = {
     "transformers.generation": {"BaseStreamer"},
     "transformers.modeling_layers": {"GradientCheckpointingLayer"},
     "transformers.modeling_outputs": {"BaseModelOutput", "CausalLMOutputWithPast", "Seq2SeqLMOutput"},
+    # Of files whose names end in .safetensors, which it reads by that library alone.
+    "transformers.modeling_utils": {"load_state_dict"},
     "transformers.models.marian.modeling_marian": {"MarianDecoder", "MarianEncoder"},
     "transformers.processing_utils": {"ProcessingKwargs", "Unpack"},
     "transformers.utils": {"can_return_tuple", "logging"},
