@@ -7,7 +7,8 @@
 One table, one JSON file, one plot. A figure in the column "ours, exact" comes with the same beams, the same re-reading and, as
 is checked in the run, the same tokens or loss as the reference in its precision; whatever gives up one of these stands under
 "ours, settings" and says which. Models of random weights translate everything to a given number of tokens, on both sides. The
-reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each.
+reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each; so is our
+exact completion, which reads the text again for each word as well.
 """
 
 import argparse
@@ -157,7 +158,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sentences", type=int, default=32, help="whose missing word is asked")
     parser.add_argument("--batch", type=int, default=32, help="sentences read at a time")
     parser.add_argument("--step-sentences", type=int, default=16, help="of a training step")
-    parser.add_argument("--reference-tokens", type=int, default=3, help="that the reference writes in fact")
+    parser.add_argument(
+        "--reference-tokens",
+        type=int,
+        default=3,
+        help="that are written in fact, by the reference and by ours that reads again",
+    )
     parser.add_argument("--reference-sentences", type=int, default=3, help="that the reference reads in fact")
     parser.add_argument("--matmul-width", type=int, default=4096)
     parser.add_argument("--copy-bytes", type=int, default=2**30)

@@ -95,14 +95,14 @@ def completion(subject: Subject, float32: Row | None) -> list[Row]:
     reference.next_token(model, processor, text)  # warms up
     wanted, passed = subject.timed(lambda: reference.complete(model, processor, text, few))
     if float32 is None:
-        row.reference, row.reference_note = passed / few * tokens, f"{few} of {tokens} tokens measured"
+        row.reference, row.reference_note = passed / few * tokens, f"both: {few} of {tokens} tokens measured"
     else:
         row.reference, row.reference_note = float32.reference, "float32"
-    answer, exact = subject.timed(lambda: model.complete(text, processor, max_words=tokens, refresh_words=1)[0])
+    answer, exact = subject.timed(lambda: model.complete(text, processor, max_words=few, refresh_words=1)[0])
     written = zip(answer.split(), wanted.split(), strict=False)
     same = sum(ours == theirs for ours, theirs in written) - len(text.split())
     row.equal = f"{same}/{few} tokens"
-    row.put(exact, same == few, "rounding")
+    row.put(exact / few * tokens, same == few, "rounding")
 
     def settled(**generation):
         translations = model.translate([text], processor, **generation)
