@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +40,25 @@ def test_nothing_is_left_of_the_folder_aside(tmp_path):
         (aside / "half").write_text("half")
         raise KeyError
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_an_error_where_the_folder_is_not_there_is_told_as_it_is(tmp_path, monkeypatch):
+    missing = tmp_path / "new" / "folder"
+    with pytest.raises(ValueError, match="the real reason"), full_disk_named(missing, "Free some space."):
+        raise ValueError("the real reason")
+    # Its disk is that of the folder around it.
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="is full .*the real reason"), full_disk_named(missing, "Free some space."):
+        raise ValueError("the real reason")
+    assert asked == [tmp_path]
+
+    def gone(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "disk_usage", gone)
+    with pytest.raises(ValueError, match="the real reason"), full_disk_named(missing, "Free some space."):
+        raise ValueError("the real reason")
 
 
 @pytest.mark.parametrize(("code", "name"), [(28, "No space"), (122, "quota")])

@@ -169,7 +169,15 @@ def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_full = getattr(error, "errno", None) in _NO_ROOM or shutil.disk_usage(folder).free < _FULL
-        if not is_full:
+        if getattr(error, "errno", None) not in _NO_ROOM and not _is_full(folder):
             raise
         raise OSError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error
+
+
+def _is_full(folder):
+    """Whether the disk of a folder is, which need not be there yet; False where that cannot be seen."""
+    folder = Path(folder).absolute()
+    with contextlib.suppress(OSError):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        return shutil.disk_usage(there).free < _FULL
+    return False
