@@ -8,6 +8,7 @@ from .part_configs_tall import (
     check_choice,
     check_deviation,
     check_fields,
+    check_labels_and_dtype,
     check_part,
     check_token_ids,
     check_types,
@@ -97,6 +98,7 @@ class LayerFusionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         check_fields("config", kwargs, self.attribute_map)
+        check_labels_and_dtype("config", self.id2label, self.dtype)
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
         # It writes with the LLM, so its special tokens are the LLM's.
@@ -127,6 +129,7 @@ class LayerFusionConfig(PreTrainedConfig):
         for name in ("end_vector_std", "initializer_range"):
             check_deviation(name, getattr(self, name))
         check_types(self, LayerFusionConfig)
+        check_labels_and_dtype("config", self.id2label, self.dtype)
         for name in self.sub_configs:
             check_part(name, getattr(self, name))
         check_token_ids(self, self.llm_config.get_text_config().vocab_size)

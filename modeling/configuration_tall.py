@@ -9,6 +9,7 @@ from .part_configs_tall import (
     check_choice,
     check_deviation,
     check_fields,
+    check_labels_and_dtype,
     check_part,
     check_positive,
     check_token_ids,
@@ -150,6 +151,7 @@ class TALLConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         check_fields("config", kwargs, self.attribute_map)
+        check_labels_and_dtype("config", self.id2label, self.dtype)
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
         # The composite writes with the HR→LR decoder, so its special tokens are that decoder's unless said otherwise.
@@ -210,6 +212,7 @@ class TALLConfig(PreTrainedConfig):
             raise ValueError(f"`look_ahead` must be a whole number of tokens, at least 0, got {look_ahead!r}.")
         check_deviation("initializer_range", self.initializer_range)
         check_types(self, TALLConfig)
+        check_labels_and_dtype("config", self.id2label, self.dtype)
         for name in self.sub_configs:
             check_part(name, getattr(self, name))
         check_token_ids(self, self.hr_lr_config.vocab_size)

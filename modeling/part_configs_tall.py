@@ -1,8 +1,10 @@
 """What the configurations of both models share: those of their parts, and the checks before a model is built of one."""
 
 import copy
+import functools
 from typing import get_args, get_origin
 
+import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
@@ -25,6 +27,27 @@ _LARGEST = {
     "max_position_embeddings": 200_000_000,
     "num_labels": 1_000_000,
 }
+# Fields that have no line above, by a word in their name; the first word that is in it counts.
+_LARGEST_BY_WORD = {
+    **dict.fromkeys(("theta", "base"), 10**15),  # of rotary positions
+    "vocab": 10_000_000,
+    "token": 10_000_000,
+    "position": 200_000_000,
+    "window": 200_000_000,
+    "length": 200_000_000,
+    "ctx": 200_000_000,
+    "moe_intermediate": 1_000_000,
+    "dim": 200_000,
+    "rank": 200_000,
+    "size": 1_000_000,
+    "expert": 20_000,
+    "head": 2_000,
+    "layer": 2_000,
+    "bucket": 10_000,
+}
+_LARGEST_OF_ALL = 200_000_000
+# Layers, experts and vocabulary with their widths: more weights than any model has.
+_MOST_WEIGHTS = 10**13
 # Translators keep a vector for each position; LLMs mostly turn theirs.
 _MOST_POSITIONS_OF_TRANSLATORS = 100_000
 
@@ -126,6 +149,11 @@ def check_part(name, part):
         )
     for field, largest in largest_sizes.items():
         _check_size(name, field, getattr(config, field, None), largest)
+    for one in {id(part): part, id(config): config}.values():
+        for field, value in vars(one).items():
+            _check_number(name, field, value)
+        check_labels_and_dtype(name, one.id2label, one.dtype)
+    _check_weights(name, config)
 
 
 def check_fields(name, fields, attribute_map):
@@ -136,6 +164,54 @@ def check_fields(name, fields, attribute_map):
             check_fields(name, value, attribute_map)
         elif (largest := _LARGEST.get(standard.get(own, own))) is not None:
             _check_size(name, own, value, largest)
+        else:
+            _check_number(name, own, value)
+    check_labels_and_dtype(name, fields.get("id2label"), fields.get("dtype"))
+
+
+def check_labels_and_dtype(name, id2label, dtype):
+    """ValueError for two fields of every configuration that transformers reads before it checks them."""
+    if id2label is not None and not isinstance(id2label, dict):
+        raise ValueError(f"`{name}` has `id2label` {id2label!r}, where a dict is expected: it must be a dict.")
+    for one in dtype.values() if isinstance(dtype, dict) else [dtype]:
+        found = getattr(torch, one, None) if isinstance(one, str) and one else one
+        if found is not None and not isinstance(found, torch.dtype) or (isinstance(one, str) and found is None):
+            raise ValueError(f"`{name}` has `dtype` {dtype!r}, where the name of a dtype of torch is expected.")
+
+
+def _check_number(name, field, value):
+    """ValueError for a whole number, alone or in a list, that is beyond what its field's name may stand for."""
+    for one in value if isinstance(value, list | tuple) else [value]:
+        largest = _LARGEST.get(field)
+        if largest is None:
+            largest = next((most for word, most in _LARGEST_BY_WORD.items() if word in str(field)), _LARGEST_OF_ALL)
+        if isinstance(one, int) and abs(one) > largest:
+            raise ValueError(
+                f"`{name}` has `{field}` {value!r}, where whole numbers of at most {largest:,} are expected."
+            )
+
+
+def _check_weights(name, config):
+    """ValueError for sizes, each of which a model may have, that make more weights than any model has."""
+    get = functools.partial(_most, config)
+    width = max(get("hidden_size"), get("d_model"))
+    layers = get("num_hidden_layers") + get("encoder_layers") + get("decoder_layers")
+    experts = max(1, get("num_local_experts"), get("num_experts"), get("n_routed_experts"))
+    inner = [get(field) for field in ("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim", "d_ff")]
+    inner = (get("moe_intermediate_size") or max(inner)) if experts > 1 else max(inner)
+    weights = layers * width * (2 * width + 2 * inner * experts) + width * max(1, get("vocab_size"))
+    if weights > _MOST_WEIGHTS:
+        raise ValueError(
+            f"`{name}` has sizes that make {weights:,} weights or more, where at most {_MOST_WEIGHTS:,} are expected."
+        )
+
+
+def _most(config, field):
+    value = getattr(config, field, None)
+    value = (
+        max((one for one in value if isinstance(one, int)), default=0) if isinstance(value, list | tuple) else value
+    )
+    return value if isinstance(value, int) else 0
 
 
 def _check_size(name, field, value, largest):

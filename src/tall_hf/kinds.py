@@ -10,6 +10,7 @@ from transformers.utils import cached_file
 
 from tall_hf.components import ROLES, SWITCHES, compose, has_llm_layers
 from tall_hf.files import read_json
+from tall_hf.hub_token import check_token
 from tall_hf.layer_fusion import LAYER_FUSION_ROLES, LAYER_FUSION_SWITCHES, compose_layer_fusion
 from tall_hf.modeling.configuration_layer_fusion import LayerFusionConfig
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -59,6 +60,8 @@ class ModelKind:
     def load(self, folder: str | os.PathLike, **options) -> tuple[PreTrainedModel, ProcessorMixin]:
         """A whole model and its processor; `options` are for the model's `from_pretrained`."""
         where = {name: options[name] for name in ("revision", "token") if name in options}
+        if not Path(folder).is_dir():
+            check_token(where.get("token"))
         model = self.model_class.from_pretrained(folder, use_safetensors=True, **options)
         return model, self.processor_class.from_pretrained(folder, **where)
 
@@ -116,6 +119,8 @@ def check_kind(model: str | os.PathLike, *allowed: ModelKind, token: str | bool 
     allowed = allowed or KINDS
     if Path(model).is_dir() and not Path(model, "config.json").is_file():
         raise FileNotFoundError(f"{model} has no config.json, so no model was saved there.")
+    if not Path(model).is_dir():
+        check_token(token)
     try:
         config_file = cached_file(str(model), "config.json", token=token)
     except OSError as error:

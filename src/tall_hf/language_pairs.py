@@ -13,6 +13,8 @@ from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CO
 from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB_CODES
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
+from tall_hf.hub_token import check_token
+
 
 # ISO 639-1 beside ISO 639-3, which transformers has no table of.
 _ISO_639_TABLE = """
@@ -235,6 +237,7 @@ def _candidate(repo_id: str, source: Language, ask_hub: bool, token: str | bool 
     is_cached = isinstance(try_to_load_from_cache(repo_id, "config.json"), str)
     if not ask_hub:
         return Candidate(repo_id, is_cached=is_cached)
+    check_token(token)
     try:
         info = HfApi().model_info(repo_id, token=token)
     except RepositoryNotFoundError:

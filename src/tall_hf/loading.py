@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tall_hf.hub_token import check_token
 from tall_hf.modeling.text_rows_tall import without_code
 
 
@@ -28,6 +29,7 @@ class Component:
         Raises:
             ValueError: for an empty name.
             OSError: when neither a folder nor a repository of that name is found.
+            PermissionError: the token has characters that no token has.
         """
         spec = os.fspath(spec)
         if not spec:
@@ -37,6 +39,7 @@ class Component:
         name, _, revision = spec.partition("@")
         if spec.startswith((".", "/", "~")) or name.count("/") > 1:
             raise FileNotFoundError(f"There is no folder {spec!r}; give a folder that exists or a Hub id.")
+        check_token(token)
         # The file's place in the cache names the commit, also offline.
         config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
         return cls(name, Path(config_file).parent.name)

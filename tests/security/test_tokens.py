@@ -1,13 +1,18 @@
 """A token of the Hub is in no error, log, card, configuration or file, whatever request fails."""
 
+import json
 import logging
+import shutil
 
 import pytest
 from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
-from tall_hf import compose, publishing
+from tall_hf import compose, compose_layer_fusion, load_light, publishing
+from tall_hf.cards.licenses import look_up_licenses
 from tall_hf.cli import app
+from tall_hf.kinds import TALL, check_kind
+from tall_hf.language_pairs import find_translators
 
 
 CARD = "---\nlicense: mit\n---\n# A model\n"
@@ -98,3 +103,67 @@ def test_the_token_is_in_nothing_that_is_saved_or_published(hub, part_folders, t
     for commit in repository.history():
         assert hub.token not in commit.title + commit.description
     assert HfApi().model_info(repo_id)
+
+
+BROKEN = ("hf_canary\n", "hf_canary\r\nX: y", "hf_canary\u05d0", "hf_canary\0", "hf canary")
+
+
+@pytest.fixture
+def asking(folder, tmp_path):
+    """What asks the Hub for something with a token, by its name."""
+    parts = shutil.copytree(folder, tmp_path / "tall")
+    config = json.loads((parts / "config.json").read_text(encoding="utf-8"))
+    config["components"]["llm"] = {"name_or_path": "tall-tests/llm", "revision": "0" * 40}
+    (parts / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return {
+        "compose": lambda token: compose("tall-tests/a", "tall-tests/b", "tall-tests/c", token=token),
+        "compose_layer_fusion": lambda token: compose_layer_fusion("tall-tests/a", "tall-tests/b", token=token),
+        "load_light": lambda token: load_light("tall-tests/light", token=token),
+        "find_translators": lambda token: find_translators("he", ask_hub=True, token=token),
+        "look_up_licenses": lambda token: look_up_licenses(parts, token=token),
+        "check_kind": lambda token: check_kind("tall-tests/a", token=token),
+        "warn_if_code_differs": lambda token: publishing.warn_if_code_differs("tall-tests/a", TALL, token=token),
+    }
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compose",
+        "compose_layer_fusion",
+        "load_light",
+        "find_translators",
+        "look_up_licenses",
+        "check_kind",
+        "warn_if_code_differs",
+    ],
+)
+def test_a_token_that_breaks_a_request_is_refused_unquoted(hub, asking, monkeypatch, caplog, name, given):
+    caplog.set_level(logging.DEBUG)
+    for token in BROKEN:
+        # Line breaks and spaces around the one of the environment are taken off by huggingface_hub.
+        if given == "environment" and (token.strip() != token or "\0" in token or "\r" in token):
+            continue
+        if given == "environment":
+            monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(PermissionError, match="token has characters that no token has") as refused:
+            asking[name](token if given == "option" else None)
+        assert "canary" not in said(refused.value)
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compose", "--lr-hr", "tall-tests/a", "--llm", "tall-tests/b", "--hr-lr", "tall-tests/c", "--output", "out"],
+        ["languages", "he", "--hub"],
+    ],
+)
+def test_a_command_does_not_quote_a_token_that_breaks_a_request(hub, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for token in ("hf_canary\n", "hf_canary\u05d0"):
+        for debug in ([], ["--debug"]):
+            done = CliRunner().invoke(app, [*debug, *command], env={"HF_TOKEN": token})
+            assert done.exit_code == 1
+            assert "canary" not in done.output + said(done.exception)

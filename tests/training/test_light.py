@@ -10,7 +10,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf import TALLForCausalLM, compose, load_light
-from tall_hf.training.light import cast_adapters, cast_frozen, frozen_fingerprint, save_light, trainable_names
+from tall_hf.training.light import (
+    PINS_NAME,
+    cast_adapters,
+    cast_frozen,
+    frozen_fingerprint,
+    save_light,
+    trainable_names,
+)
 from tall_hf.training.lora import add_lora
 
 
@@ -242,3 +249,33 @@ def test_resume_on_other_frozen_weights_is_refused(trainer, fresh):
     for allowed in (False, True):
         with pytest.raises(ValueError, match="frozen"):
             trainer(model=model, allow_changed_settings=allowed).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        "{",
+        "[]",
+        "3",
+        "{}",
+        {"fingerprint": 3},
+        {"dtype": "abc"},
+        {"dtype": None},
+        {"frozen_dtype": ["float32"]},
+        {"components": [1]},
+        {"components": {"llm": "x"}},
+        {"components": {"llm": {"name_or_path": 3}}},
+        {"components": {"llm": {"name_or_path": "a/b", "revision": 3}}},
+        {"unfrozen": "x"},
+        {"unfrozen": [3]},
+    ],
+    ids=str,
+)
+def test_damaged_pins_are_refused_by_their_name(composed, tmp_path, pins):
+    folder = save_light(*composed("gated"), tmp_path / "light")
+    path = folder / PINS_NAME
+    if isinstance(pins, dict):
+        pins = json.dumps({**json.loads(path.read_text(encoding="utf-8")), **pins})
+    path.write_text(pins, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{PINS_NAME} of .*light is damaged"):
+        load_light(folder)

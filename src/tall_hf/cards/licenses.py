@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers.utils import logging
 
+from tall_hf.hub_token import check_token
 from tall_hf.saving import model_folder
 
 from .parts import ROLE_TITLES, Part, read_parts
@@ -61,6 +62,7 @@ def look_up_licenses(folder: str | os.PathLike, token: str | bool | None = None)
     for role, part in read_parts(model_folder(folder)).items():
         if part.repo_id is None:
             continue
+        check_token(token)
         try:
             info = HfApi().model_info(part.repo_id, revision=part.revision, token=token)
         except (HfHubHTTPError, HTTPError, OSError) as error:

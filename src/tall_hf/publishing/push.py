@@ -23,6 +23,7 @@ from huggingface_hub.utils.sha import git_hash
 from rich.console import Console
 from transformers.utils import logging
 
+from tall_hf.hub_token import check_token
 from tall_hf.kinds import ModelKind, kind_of
 from tall_hf.saving import model_folder
 
@@ -242,10 +243,7 @@ def _api(token: str | bool | None) -> HfApi:
             "There is no token to write to the Hub with. Log in by `hf auth login`, or set HF_TOKEN to a token with the right "
             "to write."
         )
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise PermissionError(
-            "The Hub's token has characters that no token has; copy it again from the Hub's settings."
-        )
+    check_token(token)
     return HfApi(token=token)
 
 

@@ -12,6 +12,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import logging
 
 from tall_hf import modeling
+from tall_hf.hub_token import check_token
 from tall_hf.kinds import ModelKind, kind_of
 
 
@@ -118,6 +119,7 @@ def warn_if_code_differs(
     if Path(model).is_dir():
         hashes = code_in_folder(model)
     else:
+        check_token(token)
         try:
             tree = HfApi(token=token).list_repo_tree(str(model), revision=revision)
             hashes = code_in_repository([file for file in tree if isinstance(file, RepoFile)])

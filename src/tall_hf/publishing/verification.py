@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants, get_token
 
+from tall_hf.hub_token import check_token
 from tall_hf.imports import library_paths
 from tall_hf.kinds import kind_of
 from tall_hf.training.light import load_light
@@ -101,6 +102,7 @@ def predict_on_hub(
     Raises:
         VerificationError: it could not be loaded.
     """
+    check_token(token)
     token = token if isinstance(token, str) else None if token is False else get_token()
     environment = {
         name: value

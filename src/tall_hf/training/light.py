@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
 from tall_hf.files import folder_written_whole
 from tall_hf.fingerprints import hash_tensors
+from tall_hf.hub_token import check_token
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel, check_weights
@@ -166,12 +167,14 @@ def load_light(
             raise FileNotFoundError(
                 f"{folder} has no {name}, so it is not a light checkpoint. A whole model loads with `from_pretrained`."
             )
-    pins = json.loads((folder / PINS_NAME).read_text(encoding="utf-8"))
+    pins = _read_pins(folder)
     kind = check_kind(folder)
     config = kind.config_class.from_pretrained(folder)
     processor = kind.processor_class.from_pretrained(folder)
     options = {"device_map": device_map, "attn_implementation": attn_implementation}
     if base is not None:
+        if not Path(base).is_dir():
+            check_token(token)
         options = {name: value for name, value in options.items() if value is not None}
         model = kind.model_class.from_pretrained(
             base, dtype=getattr(torch, pins["dtype"]), token=token, use_safetensors=True, **options
@@ -234,6 +237,34 @@ def check_loaded(result, model: FrozenPartsModel, folder: str | os.PathLike) -> 
             f"The weights in {folder} do not fit this model: it {problem} (in all {len(missing)} missing, "
             f"{len(result.unexpected_keys)} left over). Load it with the switches it was trained with."
         )
+
+
+def _read_pins(folder: Path) -> dict:
+    """What `write_pins` wrote; ValueError if it is damaged."""
+    try:
+        pins = json.loads((folder / PINS_NAME).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{PINS_NAME} of {folder} is damaged ({error}). Save or download it again.") from error
+    is_whole = isinstance(pins, dict) and isinstance(pins.get("fingerprint"), str)
+    components = (pins["components"] if is_whole and "components" in pins else None) or {}
+    is_whole = is_whole and isinstance(components, dict)
+    is_whole = is_whole and all(
+        isinstance(part, dict)
+        and isinstance(part.get("name_or_path"), str | None)
+        and isinstance(part.get("revision"), str | None)
+        for part in components.values()
+    )
+    is_whole = is_whole and all(
+        isinstance(name, str) and isinstance(getattr(torch, name, None), torch.dtype)
+        for name in (pins.get("dtype"), pins.get("frozen_dtype"))
+    )
+    unfrozen = pins.get("unfrozen", []) if is_whole else None
+    if not isinstance(unfrozen, list) or not all(isinstance(name, str) for name in unfrozen):
+        raise ValueError(
+            f"{PINS_NAME} of {folder} is damaged: it needs `fingerprint`, `dtype`, `frozen_dtype` and `components`, each with "
+            "a `name_or_path`. Save or download it again."
+        )
+    return pins
 
 
 def _pinned_spec(role: str, pins: dict) -> str:
