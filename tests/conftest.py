@@ -9,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import copy
 import functools
 import gc
+import subprocess
+import sys
 
 import parts
 import pytest
@@ -17,6 +19,7 @@ import transformers
 from transformers import AutoConfig
 
 from tall_hf import TALLConfig, compose, compose_layer_fusion
+from tall_hf.files import LOCK_NAME
 
 
 transformers.logging.disable_progress_bar()
@@ -111,6 +114,25 @@ def tiny_config(part_folders):
         return TALLConfig(**parts_, **switches)
 
     return build
+
+
+@pytest.fixture
+def at_work():
+    """`at_work(folder)` is the id of another process, which holds the lock of a folder until the test ends."""
+    code = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); sys.stdin.read()"
+    holders = []
+
+    def hold(folder):
+        folder.mkdir()
+        command = [sys.executable, "-c", code, str(folder / LOCK_NAME)]
+        holders.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert holders[-1].stdout.readline()
+        return holders[-1].pid
+
+    yield hold
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
 
 
 @pytest.fixture(scope="module")

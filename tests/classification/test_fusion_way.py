@@ -154,3 +154,11 @@ def test_publishing_shows_what_would_go_up(way):
     assert done.exit_code == 1 and "leave it out" in done.output
     done = tall("train", "--model", way / "composed", "--dataset", way / "rows", "--output_dir", way / "nothing")
     assert done.exit_code == 1 and "not a TALL" in done.output
+
+
+def test_training_is_refused_where_another_process_is_at_work(way, at_work, tmp_path):
+    pid = at_work(tmp_path / "run")
+    done = train(model=way / "composed", dataset=way / "rows", output_dir=tmp_path / "run")
+    assert done.exit_code == 1
+    assert f"Another process (pid {pid}) is at work in {tmp_path / 'run'}" in done.output.replace("\n", " ")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]

@@ -328,6 +328,14 @@ def command(composed, tmp_path):
     return lambda output, *options: [*fixed, "--output", str(tmp_path / output), *map(str, options)]
 
 
+def test_the_command_is_refused_where_another_process_is_at_work(command, at_work, tmp_path):
+    pid = at_work(tmp_path / "out.unfinished")
+    done = CliRunner().invoke(app, command("out"), env={"COLUMNS": "500"})
+    assert done.exit_code == 1
+    assert f"Another process (pid {pid}) is at work in {tmp_path / 'out.unfinished'}" in done.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_command_killed_and_resumed_equals_undisturbed(command, tmp_path):
     options = ("--batch-size", 1, "--max-epochs", 12, "--validation-share", 0.3)
     child = subprocess.Popen(
