@@ -19,6 +19,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks import (  # noqa: E402
     budget,
+    lm_head,
     meters,
     reference,
     scaling,
@@ -281,3 +282,5 @@ def test_the_smaller_benchmarks_run(capsys):
     small = ["--size", "tiny", "--layers", "2", "--batch", "2", "--length", "5", "--repeats", "1", "--profile", "3"]
     assert len(training_profile.main([*small, "--dtype", "bfloat16"])) == 4
     assert "aten::" in capsys.readouterr().out
+    heads = lm_head.main(["--vocabulary", "50", "--width", "8", "--batches", "1", "3", "--repeats", "1"])
+    assert [(row["dtype"], row["batch"]) for row in heads] == [(d, b) for d in ("float32", "bfloat16") for b in (1, 3)]
