@@ -7,21 +7,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import load_state_dict
 
 from .fusion_tall import SourceFusion
-
-
-# Arguments of `from_pretrained` that say where a checkpoint is.
-_WHERE = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-_WHOLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-# Weights that a model may have beside so many times those of its files: tied ones count again, and adapters may be new.
-_MORE_THAN_SAVED, _NEW_WEIGHTS = 4, 100_000_000
-
-
-class BrokenWeightsError(OSError):
-    """Saved weights, or an index of them, that are not what a model of this kind has saved."""
+from .saved_weights_tall import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    WHERE,
+    BrokenWeightsError,
+    check_files,
+    check_index,
+    check_saved_index,
+)
 
 
 class FrozenPartsModel(PreTrainedModel):
@@ -51,8 +47,8 @@ class FrozenPartsModel(PreTrainedModel):
             _check_type(pretrained_model_name_or_path, cls, kwargs)
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
         is_folder = pretrained_model_name_or_path is not None and folder.is_dir()
-        if is_folder and (folder / _INDEX).is_file() and not (folder / _WHOLE).is_file():
-            _check_saved_index(pretrained_model_name_or_path, kwargs)
+        if is_folder and (folder / INDEX_NAME).is_file() and not (folder / WEIGHTS_NAME).is_file():
+            check_saved_index(pretrained_model_name_or_path, kwargs)
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         except BrokenWeightsError:
@@ -68,7 +64,7 @@ class FrozenPartsModel(PreTrainedModel):
             # The package of that error is not imported here: see the first lines of modeling_tall.py.
             if type(error).__name__ != "SafetensorError" and "safetensors of unknown dtype" not in str(error):
                 if isinstance(error, AttributeError | LookupError | TypeError | ValueError) and not is_folder:
-                    _check_saved_index(pretrained_model_name_or_path, kwargs)
+                    check_saved_index(pretrained_model_name_or_path, kwargs)
                 raise
             raise OSError(
                 f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
@@ -81,7 +77,7 @@ class FrozenPartsModel(PreTrainedModel):
         # checkpoint has numbers of other types and sizes, which its quantizer checks.
         if state_dict is None and load_config.hf_quantizer is None:
             if load_config.sharded_metadata is not None:
-                check_index({**load_config.sharded_metadata, "metadata": {}}, _INDEX)
+                check_index({**load_config.sharded_metadata, "metadata": {}}, INDEX_NAME)
             check_files(model, checkpoint_files, may_differ=load_config.ignore_mismatched_sizes)
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
@@ -156,84 +152,10 @@ def answering(method):
 
 def _check_type(checkpoint, model_class, options):
     """ValueError for a checkpoint of another type, of which nearly every weight would be made anew."""
-    where = {name: options[name] for name in _WHERE if name in options}
+    where = {name: options[name] for name in WHERE if name in options}
     found = PreTrainedConfig.get_config_dict(checkpoint, **where)[0].get("model_type")
     if found != model_class.config_class.model_type:
         raise ValueError(f"{checkpoint} is of type {found!r}, not a {model_class.__name__}.")
-
-
-def _check_saved_index(checkpoint, options):
-    """Refuse the malformed index of a checkpoint's weights, if it has one, by the file's name."""
-    where = {name: options[name] for name in _WHERE if name in options}
-    try:
-        # What reads a configuration reads any JSON of a folder or a repository.
-        index, _ = PreTrainedConfig.get_config_dict(checkpoint, _configuration_file=_INDEX, **where)
-    except Exception as error:
-        if isinstance(error, OSError) and "JSON" not in str(error):
-            return  # there is none
-        raise BrokenWeightsError(f"{_INDEX} of {checkpoint} is damaged ({error}). Save the model again.") from error
-    check_index(index, f"{_INDEX} of {checkpoint}")
-
-
-def check_index(index, name):
-    """Refuse the index of weights in several files if it is malformed, or leads to anything but weights beside it.
-
-    Raises:
-        BrokenWeightsError: it is malformed.
-        ValueError: it names another file.
-    """
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map or not isinstance(index.get("metadata"), dict):
-        raise BrokenWeightsError(
-            f"{name} is damaged: it needs `metadata` and a `weight_map` that names the file of each weight. Save the model again."
-        )
-    for file in weight_map.values():
-        if not isinstance(file, str):
-            raise BrokenWeightsError(f"{name} is damaged: {file!r} stands for a file's name. Save the model again.")
-        if not file.endswith(".safetensors") or Path(file).name != file or "\\" in file:
-            raise ValueError(f"{name} names {file!r}, which is no file of weights beside it. Save the model again.")
-
-
-def check_files(model, files, may_differ=False):
-    """Compare the headers of safetensors files with a model that was made without memory.
-
-    Raises:
-        BrokenWeightsError, RuntimeError: as `check_weights`; the model has far more weights than the files.
-    """
-    found = {}
-    for file in files:
-        found |= load_state_dict(file, map_location="meta")
-    check_weights(model, found, ", ".join(map(str, files)), may_differ)
-    described = sum(weight.numel() for weight in model.parameters() if weight.is_meta)
-    held = sum(weight.numel() for weight in found.values())
-    if described > _MORE_THAN_SAVED * held + _NEW_WEIGHTS:
-        raise RuntimeError(
-            f"The configuration describes a model of {described:,} weights, but the files hold {held:,}: they do not belong "
-            "together. Download or save the model again."
-        )
-
-
-def check_weights(model, found, name, may_differ=False):
-    """Refuse saved weights, or their like without memory, that are no floating-point numbers or of another size.
-
-    Raises:
-        BrokenWeightsError: a weight is not of a floating-point type; read as one it would be another number.
-        RuntimeError: a weight is of another size than the model's, unless `may_differ`.
-    """
-    expected = model.state_dict()
-    for key, weight in found.items():
-        ours = expected.get(key)
-        if not weight.is_floating_point() and (ours is None or ours.is_floating_point()):
-            raise BrokenWeightsError(
-                f"The safetensors weights {name} are corrupted: {key} is of type {weight.dtype}, and weights are "
-                "floating-point numbers. Download or save them again."
-            )
-        # Where the count alone agrees, transformers looks at the shape.
-        if ours is not None and ours.is_meta and ours.numel() != weight.numel() and not may_differ:
-            raise RuntimeError(
-                f"{key} has the shape {tuple(weight.shape)} in {name}, but {tuple(ours.shape)} by the configuration: "
-                "they do not belong together. Download or save the model again."
-            )
 
 
 def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

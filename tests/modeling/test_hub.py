@@ -28,6 +28,7 @@ REMOTE_CODE = {
     "part_configs_tall.py",
     "pipeline_tall.py",
     "processing_tall.py",
+    "saved_weights_tall.py",
     "text_rows_tall.py",
     "words_tall.py",
 }

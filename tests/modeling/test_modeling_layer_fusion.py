@@ -308,7 +308,13 @@ def test_it_loads_as_remote_code_where_this_package_is_not(made, tmp_path):
         "processing_layer_fusion.py",
         "labels_layer_fusion.py",
     }
-    shared = {"part_configs_tall.py", "frozen_parts_tall.py", "fusion_tall.py", "text_rows_tall.py"}
+    shared = {
+        "part_configs_tall.py",
+        "frozen_parts_tall.py",
+        "fusion_tall.py",
+        "saved_weights_tall.py",
+        "text_rows_tall.py",
+    }
     assert travelled == own | shared
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}

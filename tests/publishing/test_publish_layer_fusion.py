@@ -32,6 +32,7 @@ def test_the_plan_has_its_own_code_and_nothing_of_a_tall(folder):
         "frozen_parts_tall.py",
         "fusion_tall.py",
         "labels_layer_fusion.py",
+        "saved_weights_tall.py",
         "text_rows_tall.py",
     }
     assert code == {path.name for path in folder.glob("*.py")}

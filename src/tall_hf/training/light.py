@@ -18,7 +18,8 @@ from tall_hf.fingerprints import hash_tensors
 from tall_hf.hub_token import check_token
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
-from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel, check_weights
+from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
+from tall_hf.modeling.saved_weights_tall import check_weights
 from tall_hf.saving import check_output
 
 from .lora import add_lora
