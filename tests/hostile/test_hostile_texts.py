@@ -107,6 +107,19 @@ def test_next_words_and_completion_of_all_at_once(composed):
     assert completed[0] == model.complete(NEIGHBOUR, processor, max_words=1)[0]
 
 
+@settings(FEW, max_examples=5)
+@given(text=texts)
+def test_next_words_and_the_pipeline_answer_any_text(composed, text):
+    model, processor = composed("gated")
+    pipe = TALLTextGenerationPipeline(model=model, processor=processor, task="text-generation")
+    [words] = model.next_words(text, processor, top_k=2, translations=[""])
+    assert 0 < len(words) <= 2 and all(0 < probability <= 1 + 1e-6 for _, probability in words)
+    # What reads the text and its translation anew says it alike, beside a neighbour too.
+    alone, [_, beside] = pipe(text, top_k=2), pipe([NEIGHBOUR, text], top_k=2, batch_size=2)
+    assert [one["score"] for one in alone] == pytest.approx([one["score"] for one in beside], rel=1e-3)
+    assert all(0 < one["score"] <= 1 + 1e-6 for one in alone)
+
+
 def test_texts_of_100000_characters(composed):
     model, processor = composed("gated")
     long = [text for text in TEXTS.values() if len(text) >= 10_000]
