@@ -51,6 +51,8 @@ _MOST_WEIGHTS = 10**13
 # Translators keep a vector for each position; LLMs mostly turn theirs.
 _MOST_POSITIONS_OF_TRANSLATORS = 100_000
 
+# What a configuration may call the dtype of its weights.
+_DTYPES = ("bfloat16", "double", "float", "float16", "float32", "float64", "float8_e4m3fn", "float8_e5m2", "half")
 # Fields that name code to run.
 _CODE = ("auto_map", "custom_pipelines")
 
@@ -174,9 +176,10 @@ def check_labels_and_dtype(name, id2label, dtype):
     if id2label is not None and not isinstance(id2label, dict):
         raise ValueError(f"`{name}` has `id2label` {id2label!r}, where a dict is expected: it must be a dict.")
     for one in dtype.values() if isinstance(dtype, dict) else [dtype]:
-        found = getattr(torch, one, None) if isinstance(one, str) and one else one
-        if found is not None and not isinstance(found, torch.dtype) or (isinstance(one, str) and found is None):
-            raise ValueError(f"`{name}` has `dtype` {dtype!r}, where the name of a dtype of torch is expected.")
+        if one is not None and not isinstance(one, torch.dtype) and (not isinstance(one, str) or one not in _DTYPES):
+            raise ValueError(
+                f"`{name}` has `dtype` {dtype!r}, where the name of a floating-point dtype of torch is expected."
+            )
 
 
 def _check_number(name, field, value):

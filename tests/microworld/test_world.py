@@ -168,7 +168,7 @@ def test_no_template_could_bring_an_inhabitant_and_a_value_together(world):
     names = {language.subject(english) for english in inhabitants}
     rng = random.Random(0)
     for _ in range(5000):
-        nobody = World._nobody(rng, inhabitants)
+        nobody = world._nobody(rng, inhabitants)
         assert nobody.english not in inhabitants and language.subject(nobody.english) not in names
 
 
