@@ -129,7 +129,7 @@ def prepare(
     truncation: Annotated[
         Truncation,
         typer.Option(
-            help="What training sentences lose: last_word, all from a random_word on, or none (see the guide)."
+            help="What training sentences lose: last_word, all from a random_word on, or none (see docs/guide/prepare.md)."
         ),
     ] = "last_word",
     num_beams: Annotated[
