@@ -10,12 +10,14 @@ from markdown_it import MarkdownIt
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    *ROOT.glob("*.md"),
-    *(ROOT / "docs").rglob("*.md"),
-    *(ROOT / "examples").rglob("*.md"),
-    ROOT / "hub_cards" / "space" / "README.md",
-]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+        ROOT / "hub_cards" / "space" / "README.md",
+    ]
+)
 
 
 def links(page):

@@ -85,7 +85,11 @@ def split_last_word(sentence: str, split: Callable[[str], list[str]] = str.split
 
 
 def divide_at_last_word(sentence: str, split: Callable[[str], list[str]] = str.split) -> tuple[str, str, str]:
-    """As `split_last_word`, with what stands between the two: (truncated, a space or nothing, word)."""
+    """As `split_last_word`, with what stands between the two: (truncated, a space or nothing, word).
+
+    Raises:
+        ValueError: `split` returned something that is no part of the sentence.
+    """
     end = len(sentence)
     for token in reversed(split(sentence)):
         start = sentence.rfind(token, 0, end)
