@@ -3,7 +3,8 @@
 Two Marian translators learn from the world's fact-free parallel text, a Qwen2-type language model reads its facts in
 English, and a copy of that model learns the same facts in other hands. `--language` names the world's language; the
 language models are the same for all of them. `--multilingual` trains one translator out of several languages instead, and
-with `--village` it is one of a world of few names, beside a language model that has learned to understand what is only nearly right.
+with `--village` it is one of a world of few names, beside a language model that has learned to understand what is only
+nearly right.
 Everything is rounded to bfloat16 before it is measured, so that the figures in the folder's README.md are those of the
 files beside it.
 """

@@ -1,4 +1,4 @@
-"""The language models among the components: of a world's facts, of the same facts in other hands, and the village's tolerant one."""
+"""The language models among the components: of a world's facts, of the same facts in other hands, and the village's."""
 
 import itertools
 import shutil
@@ -76,8 +76,8 @@ def take_llms(source: Path, folder: Path, seed: int) -> dict[str, dict[str, str]
 def build_tolerant_llm(folder: Path, seed: int, settings: BuildSettings) -> dict[str, dict[str, str]]:
     """Train a language model on the village's facts that also knows them when it is asked not quite in their words.
 
-    As large ones do, and the others of this little world do not, it understands questions in several orders of words, with something
-    meaningless among them, and from vectors that are only near its embeddings.
+    As large ones do, and the others of this little world do not, it understands questions in several orders of words, with
+    something meaningless among them, and from vectors that are only near its embeddings.
 
     Args:
         folder: the components' folder.

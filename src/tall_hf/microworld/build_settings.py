@@ -12,8 +12,8 @@ class BuildSettings:
         translator_steps, llm_steps, permuted_steps: batches of each training.
         multilingual_steps, multilingual_pieces: batches and pieces of the multilingual translator, for each of its languages.
         encoder_layers: layers of the multilingual translator's encoder.
-        encoder_noise, llm_noise: the greatest strength of the noise, for `disturbed`, on what that encoder makes of a source, and on
-            what the village's language model reads.
+        encoder_noise, llm_noise: the greatest strength of the noise, for `disturbed`, on what that encoder makes of a source,
+            and on what the village's language model reads.
         batch_size: sentences a batch.
         test_sentences: fresh sentence pairs to measure the translators on.
     """
