@@ -18,8 +18,7 @@ from pathlib import Path
 import sacrebleu
 import torch
 import torch.nn.functional as F
-import yaml
-from data import read_jsonl, read_language, text_name, write_json
+from data import read_jsonl, read_language, read_scale, text_name, write_json
 from datasets import Dataset
 from short_first import BatchesTrainer, ShortFirst
 from transformers import (
@@ -413,11 +412,6 @@ def translator_sizes(part: str, scale: dict) -> dict:
     if direction is None or (part != direction and part not in scale):
         raise ValueError(f"No part {part!r}: there are {', '.join(PARTS)}, and translators that the scale names.")
     return {**scale["translator"], **scale.get(direction, {}), **scale.get(part, {})}
-
-
-def read_scale(path: str | Path) -> dict:
-    """Read the sizes of a scale, such as cpu.yaml."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
 def main():

@@ -8,6 +8,7 @@ hash, and everything that translates it goes with it: its English, the other tra
 
 import argparse
 import collections
+import functools
 import gzip
 import hashlib
 import itertools
@@ -73,6 +74,20 @@ def read_language(path: str | os.PathLike) -> dict:
     return language
 
 
+def read_scale(path: str | os.PathLike) -> dict:
+    """Read the sizes of a scale, such as cpu.yaml; `bf16: auto` becomes whether this machine computes in bfloat16."""
+    scale = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for settings in (scale["run"], scale["train"]):
+        if settings.get("bf16") == "auto":
+            import torch  # takes seconds
+
+            from tall_hf.measuring.device import processor_computes_bfloat16
+
+            settings["bf16"] = torch.accelerator.is_available() or processor_computes_bfloat16()
+    return scale
+
+
+@functools.cache  # a row's keys are asked for again and again
 def key(sentence: str) -> str:
     """What two spellings of a sentence have in common: its words, without case, punctuation and vowel points."""
     words = words_of(normalize(sentence, strip_niqqud=True))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from data import read_language, text_name
+from data import read_language, read_scale, text_name
 
 from tall_hf.files import locked
 from tall_hf.sweep.queue import TALL, Stage, is_done, read_record, run_queue, state_of, with_needs
@@ -233,7 +233,7 @@ def main():
     scale_path = Path(options.scale) if options.scale.endswith(".yaml") else HERE / f"{options.scale}.yaml"
     try:
         language = read_language(options.language_config)
-        scale = yaml.safe_load(scale_path.read_text("utf-8"))
+        scale = read_scale(scale_path)
         output = options.output or Path("outputs") / f"{language['language']}-{scale_path.stem}"
         paths = {"language": options.language_config, "scale": scale_path, "data": options.data, "output": output}
         parts = {role: getattr(options, role) for role in ROLES}

@@ -365,6 +365,15 @@ def test_defaults_are_the_papers(tmp_path):
     assert args.bf16 is False
 
 
+@pytest.mark.parametrize(("settings", "said"), [({"bf16": True}, True), ({"bf16": False}, False), ({}, False)])
+def test_bfloat16_on_a_processor_without_it_is_warned_of(arguments, monkeypatch, settings, said):
+    monkeypatch.setattr("tall_hf.measuring.device.processor_computes_bfloat16", lambda: False)
+    warned = []
+    monkeypatch.setattr("tall_hf.measuring.device.logger.warning", warned.append)
+    assert arguments(**settings).bf16 is settings.get("bf16", False)
+    assert any("leaving out `bf16`" in one for one in warned) is said
+
+
 def test_what_is_not_a_talls_is_refused(fresh, arguments, tmp_path):
     model, processor = fresh("none")
     rows = make_rows(processor, 4)

@@ -8,6 +8,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import is_torch_bf16_gpu_available
 
 from tall_hf.data.collator import LOSS_POSITIONS
+from tall_hf.measuring.device import warn_of_slow_bfloat16
 
 
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
@@ -78,6 +79,8 @@ class AdapterTrainingArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and not self.fp16 and is_torch_bf16_gpu_available()
+        elif self.bf16 and self.use_cpu:
+            warn_of_slow_bfloat16("leaving out `bf16`")
         if self.dataloader_pin_memory is None:
             self.dataloader_pin_memory = not self.use_cpu and torch.accelerator.is_available()
         evaluating, saving = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
