@@ -8,7 +8,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.generation import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .frozen_parts_tall import answering
+from .frozen_parts_tall import inference
 from .text_rows_tall import check_texts
 from .words_tall import search_words
 
@@ -81,7 +81,7 @@ class AnswerStreamer(BaseStreamer):
 class TALLTextMixin:
     """Text in, text out, for TALLForCausalLM; every method takes the model's TALLProcessor."""
 
-    @answering
+    @inference
     def translate(self, texts: str | list[str], processor: "TALLProcessor", **generation_kwargs) -> list[str]:
         """Translate with the whole frozen LR→HR translator, under its own generation settings.
 
@@ -103,7 +103,7 @@ class TALLTextMixin:
                 translations[i] = translation
         return translations
 
-    @answering
+    @inference
     def next_words(
         self,
         texts: str | list[str],
@@ -172,7 +172,7 @@ class TALLTextMixin:
         )
         return [words[:top_k] for words in found]
 
-    @answering
+    @inference
     def complete(
         self,
         texts: str | list[str],
