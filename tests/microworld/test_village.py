@@ -107,7 +107,7 @@ def test_a_village_is_built_for_several_languages_or_not_at_all(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_an_encoder_and_a_language_model_of_the_village(tmp_path):
-    tiny = replace(VILLAGE_SETTINGS, multilingual_steps=2, llm_steps=2, test_sentences=10)
+    tiny = replace(VILLAGE_SETTINGS, multilingual_steps=2, llm_steps=2, noisy_llm_steps=2, test_sentences=10)
     build(tmp_path / "village", settings=tiny, multilingual=["he", "tr", "en"], village=True, jobs=1)
     assert {path.name for path in (tmp_path / "village").iterdir()} == {MULTILINGUAL, "llm", "README.md"}
     readme = (tmp_path / "village" / "README.md").read_text(encoding="utf-8")

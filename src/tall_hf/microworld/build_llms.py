@@ -96,8 +96,9 @@ def build_tolerant_llm(folder: Path, seed: int, settings: BuildSettings) -> dict
     torch.manual_seed(seed)
     model = new_llm(tokenizer)
     batches = question_batches(tokenizer, statements, questions, settings.batch_size, seed)
+    train(model, batches, settings.llm_steps, 3e-3, "llm")
     with disturbed(model.get_input_embeddings(), settings.llm_noise):
-        train(model, batches, settings.llm_steps, 3e-3, "llm")
+        train(model, batches, settings.noisy_llm_steps, 3e-3, "llm, with noise")
     round_to_bfloat16(model)
     save_component(model, tokenizer, folder / "llm")
     asked = [question + ANSWER for question, _ in questions]

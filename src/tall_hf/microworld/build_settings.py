@@ -12,6 +12,7 @@ class BuildSettings:
         translator_steps, llm_steps, permuted_steps: batches of each training.
         multilingual_steps, multilingual_pieces: batches and pieces of the multilingual translator, for each of its languages.
         encoder_layers: layers of the multilingual translator's encoder.
+        noisy_llm_steps: further batches of the village's language model, with the noise: with it from the start no fact is learned.
         encoder_noise, llm_noise: the greatest strength of the noise, for `disturbed`, on what that encoder makes of a source,
             and on what the village's language model reads.
         batch_size: sentences a batch.
@@ -21,6 +22,7 @@ class BuildSettings:
     sentences: int = 40_000
     translator_steps: int = 700
     llm_steps: int = 2400
+    noisy_llm_steps: int = 0
     permuted_steps: int = 1600
     multilingual_steps: int = 500
     multilingual_pieces: int = 1000
@@ -35,7 +37,8 @@ class BuildSettings:
 # noise on what the language model reads makes it understand what is only near its embeddings.
 VILLAGE_SETTINGS = BuildSettings(
     sentences=6000,
-    llm_steps=1100,
+    llm_steps=700,
+    noisy_llm_steps=500,
     multilingual_steps=200,
     multilingual_pieces=300,
     batch_size=64,
