@@ -24,8 +24,8 @@ import json
 from tall_hf.classification import TASKS, read_examples
 print(json.dumps([read_examples(TASKS[name], language, split)[:] for name, language, split in {ASKED}]))
 """
-# As on the datasets' cards: configurations with their features and files, and numbers that are not those of so small a
-# stand-in.
+# As on the datasets' cards: configurations with their features and files. XNLI's has the published number of rows, for its files
+# are read by name; rows that are read by a configuration must be as many as the card says.
 CARD = """---
 dataset_info:
 - config_name: {language}
@@ -34,7 +34,7 @@ dataset_info:
   splits:
   - name: test
     num_bytes: 1
-    num_examples: 5000
+    num_examples: {rows}
 configs:
 - config_name: {language}
   data_files:
@@ -66,14 +66,16 @@ def repositories(hub, tmp_path):
     for folder in folders.values():
         folder.mkdir()
     stand_ins.xnli(folders["xnli"], languages=("en", "sw"), splits=("train", "validation", "test"))
-    (folders["xnli"] / "README.md").write_text(CARD.format(language="sw", features=XNLI), encoding="utf-8")
+    (folders["xnli"] / "README.md").write_text(CARD.format(language="sw", features=XNLI, rows=5010), encoding="utf-8")
     stand_ins.indicxnli(folders["indicxnli"], "ta", "dev")
     (folders["indicxnli"] / "indicxnli.py").write_text("raise RuntimeError", encoding="utf-8")
     stand_ins.sinhala_news(folders["sinhala_news"])
     (folders["amazon_reviews"] / "de").mkdir()
     path = stand_ins.amazon_reviews(folders["amazon_reviews"])
     path.rename(path.parent / "de" / "test-00000-of-00001.parquet")
-    (folders["amazon_reviews"] / "README.md").write_text(CARD.format(language="de", features=AMAZON), encoding="utf-8")
+    (folders["amazon_reviews"] / "README.md").write_text(
+        CARD.format(language="de", features=AMAZON, rows=3), encoding="utf-8"
+    )
     for name, folder in folders.items():
         task = TASKS[name]
         api = HfApi(hub.endpoint, token=hub.add_user(task.hub.repository.partition("/")[0]))
