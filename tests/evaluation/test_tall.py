@@ -109,8 +109,8 @@ def test_given_translations_are_read_in_place_of_the_translators(approach, compo
     for answer, changed in zip(made.answer(asked, "clean"), other.answer(asked, "clean"), strict=True):
         assert abs(answer.log_probability - changed.log_probability) > 1e-3
     assert made.settings() != other.settings() and not made.reads_translations
-    with pytest.raises(ValueError, match="'given' is given no translation of 'שלום'"):
-        made.answer([Question("שלום", "רב")], "clean")
+    with pytest.raises(ValueError, match="'given' is given no translation of 'דבר אחר'"):
+        made.answer([Question("דבר אחר", "לגמרי")], "clean")
 
 
 def test_the_encoder_runs_once_for_both(approach, composed, monkeypatch):
