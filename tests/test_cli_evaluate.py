@@ -267,7 +267,6 @@ def test_talls_that_read_different_lengths_share_translations_where_nothing_is_c
         (["--approach", "translator_only"], "run `tall compose` as for the model and with `--leave-out-llm`"),
         (["--approach", "magic"], "Unknown approach magic; there are tall, "),
         (["--approach", "tall_unblocked", "--protocol", "clean"], "'tall_unblocked' takes part under paper only"),
-        (["--protocol", "dirty"], "Unknown protocol dirty; there are clean, paper"),
         (["--dataset", "nowhere"], "nowhere"),
         (["--column", "body"], "has no column 'body'"),
         (["--llm", "/no/where"], "`llm` is /no/where, and there is no such folder"),
@@ -309,3 +308,8 @@ def test_a_language_model_that_is_gone_is_asked_for_by_option(evaluate, folders,
     done = evaluate("--approach", "direct", model=moved)
     assert done.exit_code == 1 and "name it by `--llm`" in done.output and "gone" in done.output
     assert evaluate("--approach", "direct", "--llm", part("qwen2"), model=moved).exit_code == 0
+
+
+def test_a_protocol_that_is_not_there_is_named(evaluate):
+    done = evaluate("--protocol", "dirty")
+    assert done.exit_code == 2 and "'dirty' is not one of 'clean', 'paper'" in " ".join(done.output.split())

@@ -10,10 +10,10 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from tall_hf import publishing
+from tall_hf import compose, publishing
 from tall_hf.classification import read_task, read_training_examples
 from tall_hf.classification.data import read_examples
-from tall_hf.microworld import VILLAGE, World
+from tall_hf.microworld import VILLAGE, World, component_path
 from tall_hf.microworld.architectures import marian_tokenizer, new_translator
 from tall_hf.microworld.build_translators import multilingual_text
 from tall_hf.microworld.training import ANSWER, save_component
@@ -35,6 +35,31 @@ def test_the_little_worlds_text_and_its_held_out_questions(seed, language, capsy
     assert [json.loads(line) for line in lines("--held-out")] == [
         {"text": record.text, "group": record.kind} for record in held_out
     ]
+
+
+def test_a_tall_of_the_little_world_is_asked_with_other_translations(tmp_path, monkeypatch):
+    path = str(EXAMPLES / "microworld_translations.py")
+    _, records = World().records(0)
+    kinds = runpy.run_path(path)["given_translations"](records, 0)
+    assert all(len(texts) == len(records) for texts in kinds.values())
+    for record in records:
+        reference, shuffled, of_another = (
+            kinds[kind][record.truncated] for kind in ("reference", "shuffled", "of_another")
+        )
+        assert reference == record.english_truncated
+        assert sorted(shuffled.split()) == sorted(reference.split())
+        # Of the same relation and of somebody else.
+        assert World().people[record.entity].english not in of_another
+        assert of_another in {one.english_truncated for one in records if one.relation == record.relation}
+    assert sum(kinds["shuffled"][one.truncated] != one.english_truncated for one in records) > 0.9 * len(records)
+
+    parts = {role: component_path(role) for role in ("lr_hr", "llm", "hr_lr")}
+    publishing.save(*compose(**parts, source_bridge="gated", warm_start=True), tmp_path / "tall")
+    out = str(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", [path, str(tmp_path / "tall"), "--output", out, "--max-questions", "3"])
+    runpy.run_path(path, run_name="__main__")
+    report = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert all(f"| {name} " in report for name in ("tall", *kinds))
 
 
 @pytest.mark.parametrize(

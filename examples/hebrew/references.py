@@ -8,40 +8,13 @@ missing word's own translation too: an upper bound on what better translators co
 """
 
 import argparse
-from collections.abc import Sequence
 
 from data import read_jsonl
 
 from tall_hf.data.words import normalize, split_last_word
-from tall_hf.evaluation.approach import Answer, Question
-from tall_hf.evaluation.approaches.tall import TALL
+from tall_hf.evaluation.approaches.tall import TALLWithTranslations
 from tall_hf.evaluation.benchmark import evaluate
 from tall_hf.evaluation.build import tall_loader
-
-
-class WithReferences(TALL):
-    """A TALL that reads ready translations.
-
-    Args:
-        load, name: as for `TALL`.
-        translations: by the truncated sentence.
-    """
-
-    reads_translations = False
-
-    def __init__(self, load, name: str, translations: dict[str, str]):
-        super().__init__(load, name)
-        self.translations = translations
-        self.protocols = ("clean",)
-
-    def settings(self) -> dict:
-        return {**super().settings(), "translations": sorted(self.translations.items())}
-
-    def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
-        asked = [
-            Question(one.truncated, one.missing_word, self.translations[one.truncated], one.group) for one in questions
-        ]
-        return super().answer(asked, protocol, top_k)
 
 
 def main():
@@ -67,7 +40,10 @@ def main():
         options.output,
         dataset=options.dataset,
         approaches=["tall"],
-        user_approaches=[WithReferences(load, "reference", truncated), WithReferences(load, "whole_reference", whole)],
+        user_approaches=[
+            TALLWithTranslations(load, "reference", truncated),
+            TALLWithTranslations(load, "whole_reference", whole),
+        ],
         protocols=["clean"],
         group_column="group",
         max_questions=options.max_questions,

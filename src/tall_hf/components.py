@@ -163,10 +163,19 @@ def _composed_state_dict(models, config: TALLConfig) -> dict[str, torch.Tensor]:
     return state_dict
 
 
-def _warm_start(models, config: TALLConfig) -> dict[str, torch.Tensor]:
-    """Starting weights for the custom transformers, where a translator's own have the same shapes."""
+def check_warm_start(config: TALLConfig) -> None:
+    """See that the adapters can start from the translators' own layers.
+
+    Raises:
+        ValueError: they cannot.
+    """
     if config.lr_hr_config.model_type != "marian" or config.hr_lr_config.model_type != "marian":
         raise ValueError("`warm_start` needs two Marian translators: the custom transformers are Marian's.")
+
+
+def _warm_start(models, config: TALLConfig) -> dict[str, torch.Tensor]:
+    """Starting weights for the custom transformers, where a translator's own have the same shapes."""
+    check_warm_start(config)
     state_dict = {
         f"encoder.target_encoder.{k}": v.clone()
         for k, v in models["hr_lr"].get_encoder().state_dict().items()

@@ -112,6 +112,14 @@ def test_a_task_of_ones_own_and_translation_pairs(tall, model, tmp_path):
         (["prepare", "MODEL", "--output", "OUT", "--task", "sinhala_news"], "no rows in 'en'"),
         (["prepare", "MODEL", "--output", "OUT", "--task", "xnli"], "cannot be read from the Hub"),
         (["prepare", "./nowhere", "--output", "OUT", "--task", "xnli"], "There is no folder ./nowhere"),
+        (
+            ["train", "--model", "MODEL", "--dataset", "d", "--output_dir", "OUT", "--lora_r", "4"],
+            "`lora_r` is a setting of `tall train`: of this model encoder and LLM stay frozen",
+        ),
+        (
+            ["train", "--model", "MODEL", "--dataset", "d", "--output_dir", "OUT", "--set", "unfreeze=[llm]"],
+            "`unfreeze` is a setting of `tall train`",
+        ),
         (["evaluate", "MODEL", "--output", "OUT", "--task", "xnli", "--language", "si"], "no rows in 'si'"),
         (["evaluate", "MODEL", "--output", "OUT", "--task", "xnli", "--source-lang", "he"], "LANGUAGE=CODE, got 'he'"),
         (["evaluate", "MODEL", "a=b", "--output", "OUT", "--task", "xnli"], "given as NAME=FOLDER"),

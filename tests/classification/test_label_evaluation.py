@@ -223,3 +223,19 @@ def test_differences_are_of_the_same_questions_and_adjusted_together(tmp_path):
     head, rows = report.difference_rows(results)
     assert head == ["language", "two points [95%]", "two p"] and rows[0][1].startswith("+25.00 [+")
     assert rows[0][2] == "0.004" and rows[2][0] == "average" and rows[2][2] == ""
+
+
+def test_questions_with_other_answers_are_not_parallel(tmp_path):
+    task = ClassificationTask(name="own", source="{text}", labels={0: "a", 1: "b"}, parallel=True)
+    answers = ["a", "b"] * 20
+    widths = []
+    for hebrew in (answers, answers[::-1]):
+        entries = [
+            evaluate.Predictions("one", language, asked, asked[:20] + ["?"] * 20, tmp_path / "x", Cost())
+            for language, asked in (("en", answers), ("he", hebrew))
+        ]
+        results = report.results_dict(task, entries, {name: [["a", "b"]] * 40 for name in ("en", "he")}, tmp_path)
+        low, high = results["average"]["models"]["one"]["accuracy_interval"]
+        widths.append(high - low)
+    # Those of two languages that stand and fall together are as unsure as one language's.
+    assert widths[1] == pytest.approx(widths[0] / 2**0.5, rel=0.15)

@@ -9,7 +9,7 @@ def test_each_task_has_what_its_rows_need():
     assert set(TASKS) == {"xnli", "indicxnli", "sinhala_news", "amazon_reviews"}
     for name, task in TASKS.items():
         assert task.name == name and task.hub is not None and len(set(task.labels.values())) == len(task.labels)
-        assert "test" in task.hub.splits and task.prompt == ""
+        assert "test" in task.hub.splits and task.prompt == "" and len(task.hub.revision) == 40
     assert TASKS["indicxnli"].labels == TASKS["xnli"].labels and TASKS["indicxnli"].source == TASKS["xnli"].source
     assert "en" in TASKS[TASKS["indicxnli"].train_task].languages and "en" not in TASKS["indicxnli"].languages
     assert len(TASKS["xnli"].languages) == 15 and len(TASKS["indicxnli"].languages) == 11

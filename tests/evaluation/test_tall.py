@@ -1,5 +1,6 @@
 """TALL: next_words' answers and probabilities in one reading; padding; and the authors' one sampled token."""
 
+import dataclasses
 import math
 
 import parts
@@ -8,7 +9,7 @@ import torch
 from parts import BRIDGES, TRANSLATORS
 
 from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.approaches.tall import TALL, PunctuationBlock, punctuation_tokens
+from tall_hf.evaluation.approaches.tall import TALL, PunctuationBlock, TALLWithTranslations, punctuation_tokens
 from tall_hf.modeling import words_tall
 
 
@@ -97,6 +98,19 @@ def test_answers_do_not_depend_on_the_batch(approach, translator):
         [alone] = asked.answer([question], "clean")
         assert alone.words == answer.words
         assert alone.log_probability == pytest.approx(answer.log_probability, abs=1e-4)
+
+
+def test_given_translations_are_read_in_place_of_the_translators(approach, composed):
+    given = {question.truncated: question.translation for question in QUESTIONS}
+    turned = dict(zip(given, [*parts.TRANSLATIONS[1:], parts.TRANSLATIONS[0]], strict=True))
+    asked = [dataclasses.replace(question, translation=None) for question in QUESTIONS]
+    made, other = (TALLWithTranslations(lambda: composed("gated"), "given", texts) for texts in (given, turned))
+    assert made.answer(asked, "clean") == approach("gated").answer(QUESTIONS, "clean")
+    for answer, changed in zip(made.answer(asked, "clean"), other.answer(asked, "clean"), strict=True):
+        assert abs(answer.log_probability - changed.log_probability) > 1e-3
+    assert made.settings() != other.settings() and not made.reads_translations
+    with pytest.raises(ValueError, match="'given' is given no translation of 'דבר אחר'"):
+        made.answer([Question("דבר אחר", "לגמרי")], "clean")
 
 
 def test_the_encoder_runs_once_for_both(approach, composed, monkeypatch):

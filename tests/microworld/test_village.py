@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -57,7 +58,7 @@ def test_of_questions_the_answer_alone_is_learned_and_the_words_stand_in_any_ord
     words_alone = [space + word for word in question.split() for space in ("", " ")]
     tokenizer = qwen2_tokenizer([*statements, *words_alone, ANSWER + answer] * 5, vocab_size=600)
     batches = question_batches(tokenizer, statements, [(question, answer)] * 3, size=4, seed=0)
-    orders, letters = set(), 0
+    orders, letters, spaced = Counter(), 0, 0
     for batch in itertools.islice(batches, 60):
         ids, mask, labels = (batch[name] for name in ("input_ids", "attention_mask", "labels"))
         told = tokenizer.decode(ids[0][mask[0] == 1])
@@ -69,14 +70,18 @@ def test_of_questions_the_answer_alone_is_learned_and_the_words_stand_in_any_ord
             words = tokenizer.convert_tokens_to_string([token for token in read if len(token) > 1]).split()
             letters += sum(len(token) == 1 for token in read)
             assert sorted(words) == sorted([*question.split(), ANSWER.strip()]) and words[-1] == ANSWER.strip()
-            orders.add(tuple(words[:-1]))
-    assert tuple(question.split()) in orders and len(orders) > 20
-    assert letters > 60
+            orders[tuple(words[:-1])] += 1
+            spaced += tokenizer.decode(row[row_mask == 1]).startswith(" ")
+    # Every other question has its words in order, and every other one begins as if something stood before it.
+    assert 60 < orders[tuple(question.split())] < 120 and len(orders) > 20
+    assert letters > 60 and 50 < spaced < 120
 
 
 def test_noise_is_on_what_is_read_in_training_alone():
     torch.manual_seed(0)
     embedding = torch.nn.Embedding(5, 64)
+    with torch.no_grad():
+        embedding.weight.mul_(3)  # the strength is in these vectors' own measure
     ids = torch.arange(5).repeat(40, 20)
     clean = embedding(ids)
     with disturbed(embedding, 2.0):
@@ -85,6 +90,11 @@ def test_noise_is_on_what_is_read_in_training_alone():
     # Of every strength up to the greatest, another one in each row.
     assert 0 < strengths.min() < 0.3 and 1.7 < strengths.max() < 2.1
     assert torch.equal(embedding.train()(ids), clean)
+    # Without noise no random number is drawn: what is trained so stays what it was.
+    state = torch.get_rng_state()
+    with disturbed(embedding, 0.0):
+        assert torch.equal(embedding(ids), clean)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_noise_is_on_the_last_state_of_an_encoder():

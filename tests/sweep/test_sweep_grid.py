@@ -13,7 +13,7 @@ from tall_hf import TALLConfig
 from tall_hf.components import ROLES
 from tall_hf.microworld import component_path
 from tall_hf.sweep.grid import read_grid
-from tall_hf.sweep.stages import build_stages
+from tall_hf.sweep.stages import build_stages, check_parts
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "sweeps"
@@ -204,6 +204,25 @@ def test_overlap_is_looked_for_in_the_text_prepared_with_whole_sentences(grid):
         ({"a": {"train": {"last_n": 2}}}, {}, "`train` of the row 'a': `last_n` goes with `loss_positions"),
         ({"a": {"compose": {"bridge": "marion"}}}, {}, "`compose` of the row 'a': Invalid value for '--bridge'"),
         ({"a": {"prepare": {"min_words": "few"}}}, {}, "`prepare` of the row 'a': Invalid value for '--min-words'"),
+        ({"a": {"compose": {"look_ahead": -1}}}, {}, "`compose` of the row 'a': Invalid value for '--look-ahead'"),
+        ({"a": {"evaluate": {"protocol": "dirty"}}}, {}, "`evaluate` of the row 'a': Invalid value for '--protocol'"),
+        (
+            {"a": {"train": {"lora_alpha": 8}}},
+            {},
+            "`train` of the row 'a': `lora_alpha` is a setting of LoRA, which is off",
+        ),
+        ({"a": {"train": {"report_to": ["nobody"]}}}, {}, "`train` of the row 'a': `report_to` names 'nobody'"),
+        ({"a": {"prepare": {"min_words": 9, "max_words": 5}}}, {}, "`prepare` of the row 'a': `min_words` must be at"),
+        (
+            {"a": {"prepare": {"truncation": "random_word"}}},
+            {},
+            "the text of the row 'a' was prepared with truncation 'random_word'",
+        ),
+        (
+            {"a": {"from": "b"}, "b": {"prepare": {"truncation": "none"}, "train": {"loss_positions": "last_word"}}},
+            {},
+            "the text of the row 'b' was prepared with truncation 'none'",
+        ),
         ({"a": {"compose": {"warm_start": 1}}}, {}, "`warm_start` must be true or false, got 1"),
         ({"a": {"compose": {"gate_init": True}}}, {}, "`gate_init` must be a value, got True"),
         ({"a": {"compose": {"gate_init": [0, 1]}}}, {}, "`gate_init` takes one value, got [0, 1]; for a row each"),
@@ -256,9 +275,34 @@ def test_overlap_is_looked_for_in_the_text_prepared_with_whole_sentences(grid):
     ],
 )
 def test_what_is_wrong_is_named(grid, rows, entries, message):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises((ValueError, ImportError)) as error:
         grid(rows, **entries)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"alignment_type": "linear", "alignment_hidden_size": 64}, "`alignment_hidden_size` is of the alignments"),
+        ({"bridge": "none", "source_fusion": "global_softmax"}, 'fuses states that the bridge "none" does not read'),
+        ({"bridge_heads": 3}, "not divisible by 3 attention heads"),
+        ({"look_ahead": 9999}, "`look_ahead` of 9999 tokens leaves the translation none"),
+        ({"alignment_dropout": "1.0"}, "`alignment_dropout` must be a number in"),
+        ({"lr_hr": "nllb", "warm_start": True}, "`warm_start` needs two Marian translators"),
+    ],
+)
+def test_switches_that_do_not_go_together_are_named_before_anything_runs(grid, part, switches, message):
+    parts = {role: str(component_path(role)) for role in ROLES}
+    check_parts(grid({"a": {"compose": parts | {"look_ahead": 1, "warm_start": True}}, "b": {"from": "a"}}))
+    if "lr_hr" in switches:
+        switches = switches | {"lr_hr": str(part(switches["lr_hr"]))}
+    with pytest.raises(ValueError) as error:
+        check_parts(grid({"a": {"compose": parts}, "c": {"compose": parts | switches}}))
+    assert str(error.value).startswith("`compose` of the row 'c': ") and message in str(error.value)
+
+
+def test_parts_that_are_not_at_hand_are_left_to_composing(grid):
+    check_parts(grid({"a": {"compose": {"bridge_heads": 3}}}))
 
 
 @pytest.mark.parametrize("name", ["microworld", "smoke"])

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tall_hf.cli import app
 from tall_hf.files import locked
+from tall_hf.microworld import component_path
 from tall_hf.sweep import crew
 from tall_hf.sweep.queue import Stage, read_record, run_queue, threads_of_each
 
@@ -70,6 +71,13 @@ def test_all_rows_are_run_once_and_reported(sweep, calls, tmp_path):
     assert calls() == []
     listed = sweep(ROWS, "--list", seeds=[0, 1]).output
     assert listed.count(" done ") == 21 and "missing" not in listed
+
+
+def test_nothing_runs_while_a_row_contradicts_its_parts(sweep, calls):
+    parts = {role: str(component_path(role)) for role in ("lr_hr", "llm", "hr_lr")}
+    result = sweep({"gated": {"compose": parts}, "wrong": {"compose": parts | {"bridge_heads": 3}}})
+    assert result.exit_code == 1 and "`compose` of the row 'wrong': " in result.output
+    assert calls() == []
 
 
 def test_a_changed_option_runs_what_it_concerns_and_nothing_else(sweep, calls):

@@ -154,6 +154,11 @@ def test_only_seeds_and_questions_that_both_have_are_compared(trainings, tmp_pat
     interval = paired_bootstrap([1, 1, 1, 0], [1, 1, 0, 0])
     assert tuple(rows["aligned"]["comparison_interval"]) == pytest.approx(interval)
     assert rows["aligned"]["accuracy"] == pytest.approx(3 / 10)
+    assert (rows["aligned"]["accuracy_lowest_seed"], rows["aligned"]["accuracy_highest_seed"]) == (0, 3 / 5)
+    markdown = (tmp_path / "report.md").read_text("utf-8").splitlines()
+    cells = {line.split("|")[1].strip(): [one.strip() for one in line.split("|")] for line in markdown if "|" in line}
+    place = cells["row"].index("by seed %")
+    assert [cells[name][place] for name in ("aligned", "control", "missing")] == ["0.00 to 60.00", "", ""]
     assert tuple(rows["control"]["accuracy_interval"]) == share([1, 1, 0, 0])["accuracy_interval"]
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import parts
 import pytest
@@ -12,7 +13,10 @@ from batches import batch, random_rows
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from tall_hf import LastTokenCollator, TALLForCausalLM, TALLTrainer, TALLTrainingArguments, compose
+from tall_hf.layer_fusion import compose_layer_fusion
 from tall_hf.training.lora import add_lora, load_lora, lora_rank_for, merge_lora
+from tall_hf.training.run import TALLRun, TALLRunSettings
+from tall_hf.training.unfreezing import unfreeze
 
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -274,6 +278,28 @@ def test_bad_input(fresh, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"pip install 'tall-hf\[train\]'"):
         merge_lora(model)
+
+
+def test_a_part_of_another_kind_of_model_gets_none(part):
+    model, _ = compose_layer_fusion(part("marian_he_en"), part("llama"))
+    with pytest.raises(ValueError, match="is for a TALL, got a LayerFusionForCausalLM"):
+        add_lora(model)
+    with pytest.raises(ValueError, match="of a TALL are unfrozen, got a LayerFusionForCausalLM"):
+        unfreeze(model, ["llm"])
+
+
+def test_every_setting_of_a_training_reaches_loras_layers(fresh):
+    settings = {"lora_r": 2, "lora_alpha": 6.0, "lora_dropout": 0.3, "lora_target_modules": ["q_proj"]}
+    for decoder in (False, True):
+        model, _ = fresh("gated")
+        run = TALLRunSettings("m", "d", **settings, lora_decoder=decoder)
+        TALLRun.add_trained_parts(SimpleNamespace(settings=run), model)
+        layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+        inside = {name: layer for name, layer in layers.items() if name.startswith("encoder.llm.")}
+        assert inside and all(name.endswith(".q_proj") for name in inside)
+        assert any(name.startswith("decoder.") for name in layers) is decoder
+        for layer in layers.values():
+            assert (layer.r["default"], layer.scaling["default"], layer.lora_dropout["default"].p) == (2, 3.0, 0.3)
 
 
 def test_a_checkpoint_without_some_of_its_lora_is_refused(fresh, tmp_path):

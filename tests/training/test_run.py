@@ -242,6 +242,17 @@ def test_text_that_is_not_truncated_is_learned_whole(prepared, tmp_path):
     assert tall("train", prepared, "--loss_positions", "all").exit_code == 0
 
 
+def test_a_training_begins_with_what_the_one_before_it_has_learned(prepared, tmp_path):
+    """A translation warm-up, then the task: here the task learns nothing."""
+    assert tall("train", prepared, "--max_steps", "2").exit_code == 0
+    task = ["--model", str(tmp_path / "out" / "model"), "--output_dir", str(tmp_path / "task")]
+    assert tall("train", prepared, *task, "--max_steps", "2", "--learning_rate", "0").exit_code == 0
+    folders = ("tall", "out/model", "task/model")
+    composed, warm, after = (TALLForCausalLM.from_pretrained(tmp_path / one).state_dict() for one in folders)
+    assert all(torch.equal(value, after[name]) for name, value in warm.items())
+    assert any(not torch.equal(value, after[name]) for name, value in composed.items())
+
+
 @pytest.mark.parametrize("name", ["he_qwen", "he_bloomz", "any_opus_pair", "microworld"])
 def test_example_configurations_are_read(name, tmp_path):
     settings, args = TALLRun.read_settings(EXAMPLES / "configs" / f"{name}.yaml", use_cpu=True)

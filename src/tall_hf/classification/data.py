@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value, load_dataset
 from huggingface_hub import hf_hub_download
-from transformers.utils import logging
 
 from tall_hf.data.texts import TABLE_LOADERS
 
 from .tasks import TASKS, ClassificationTask
 
-
-logger = logging.get_logger(__name__)
 
 _LOADERS = TABLE_LOADERS | {".parquet": ("parquet", {})}
 _ROWS_AT_A_TIME = 1000
@@ -281,8 +278,6 @@ def _read_hub(task: ClassificationTask, language: str, split: str, token: str | 
         )
     if split not in hub.splits:
         raise ValueError(f"{hub.repository} has no split {split!r}; there are {', '.join(hub.splits)}.")
-    if task.unverified is not None:
-        logger.warning(f"{hub.repository}: nobody has checked {task.unverified}.")
     split, where = hub.splits[split], f"{hub.repository} ({language}, {hub.splits[split]})"
     source = {"revision": hub.revision, "token": token}
     files = None if hub.files is None else hub.files.format(language=language, split=split)

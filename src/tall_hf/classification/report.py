@@ -108,19 +108,21 @@ def results_dict(
             },
         }
     right = {model: [found[model, language].right for language in choices] for model in models}
+    # Drawn from tables of unequal lengths, or with empty rows left out, the questions differ, and their answers tell.
+    parallel = task.parallel and len({tuple(found[models[0], language].answers) for language in choices}) == 1
     average = {
         name: float(np.mean([entry[name] for entry in languages.values()])) for name in ("chance", "majority")
     } | {
         "models": {
             model: {
                 "accuracy": float(np.mean([rights.mean() for rights in right[model]])),
-                "accuracy_interval": mean_interval(right[model], task.parallel, seed=seed),
+                "accuracy_interval": mean_interval(right[model], parallel, seed=seed),
                 "macro_f1": float(np.mean([entry["models"][model]["macro_f1"] for entry in languages.values()])),
             }
             for model in models
         }
     }
-    _compare(models, right, languages, average, task.parallel, seed)
+    _compare(models, right, languages, average, parallel, seed)
     return {
         "versions": {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
         "seed": seed,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
+from tall_hf.evaluation.approach import PROTOCOLS
 from tall_hf.modeling.configuration_layer_fusion import MAPPING_TYPES
 from tall_hf.modeling.configuration_tall import ALIGNMENT_TYPES, SOURCE_BRIDGES, SOURCE_FUSIONS
 from tall_hf.training.arguments import FROZEN_DTYPES
@@ -17,6 +18,7 @@ Fusion = _choices("Fusion", SOURCE_FUSIONS)
 Alignment = _choices("Alignment", ALIGNMENT_TYPES)
 Mapping = _choices("Mapping", MAPPING_TYPES)
 Dtype = _choices("Dtype", FROZEN_DTYPES)
+Protocol = _choices("Protocol", PROTOCOLS)
 
 
 class Truncation(StrEnum):

@@ -14,7 +14,7 @@ from tall_hf.evaluation.benchmark import evaluate as run_evaluation
 from tall_hf.evaluation.build import APPROACHES
 from tall_hf.evaluation.report import REPORT_NAME
 
-from .choices import EvaluationDtype
+from .choices import EvaluationDtype, Protocol
 from .errors import user_errors
 
 
@@ -39,9 +39,7 @@ def register(app: typer.Typer):
             list[str] | None,
             typer.Option(help=f"May be repeated; all that can be asked if not given: {', '.join(APPROACHES)}."),
         ] = None,
-        protocol: Annotated[
-            list[str] | None, typer.Option(help="clean or paper, may be repeated; both if not given.")
-        ] = None,
+        protocol: Annotated[list[Protocol] | None, typer.Option(help="May be repeated; both if not given.")] = None,
         column: Annotated[
             str | None, typer.Option(help="Column of the text; 'text' in files that have columns.")
         ] = None,
@@ -95,7 +93,7 @@ def register(app: typer.Typer):
                 dataset=dataset,
                 approaches=approach or None,
                 user_approaches=[_load_approach(spec) for spec in user_approach or ()],
-                protocols=[name for name in PROTOCOLS if name in _checked_protocols(protocol or PROTOCOLS)],
+                protocols=[name for name in PROTOCOLS if name in (protocol or PROTOCOLS)],
                 column=column,
                 group_column=group_column,
                 max_questions=max_questions,
@@ -137,12 +135,6 @@ def named_models(specs: list[str], only: str) -> dict[str, str]:
             raise ValueError(f"Two models are called {name!r}; give each a name of its own.")
         models[name] = folder
     return models
-
-
-def _checked_protocols(names) -> list[str]:
-    if unknown := [name for name in names if name not in PROTOCOLS]:
-        raise ValueError(f"Unknown protocol {', '.join(unknown)}; there are {', '.join(PROTOCOLS)}.")
-    return list(names)
 
 
 def _load_approach(spec: str) -> Approach:

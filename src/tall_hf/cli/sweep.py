@@ -18,7 +18,7 @@ from tall_hf.sweep.crew import Crew, join_crew
 from tall_hf.sweep.grid import SECTIONS, Grid, check_files, read_grid
 from tall_hf.sweep.queue import Stage, is_done, needed_for, read_record, run_queue, shown, state_of
 from tall_hf.sweep.report import REPORT_NAME, write_report
-from tall_hf.sweep.stages import Trained, build_stages
+from tall_hf.sweep.stages import Trained, build_stages, check_parts
 
 from .errors import user_errors
 
@@ -69,6 +69,7 @@ def register(app: typer.Typer):
                 if any(trained.evaluate is not None for trained in trainings):
                     load_metric()  # what is missing is missed now, not after hours of training
                 check_files(read)
+                check_parts(read)
                 undone = _run(queue, output, jobs, crew)
             if crew.index == 0:
                 write_report(read, trainings, output, console)

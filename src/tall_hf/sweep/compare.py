@@ -78,6 +78,12 @@ class Summary:
         return fmean(point.steps for point in points), fmean(point.samples for point in points)
 
     @property
+    def spread(self) -> tuple[float, float] | None:
+        """The lowest and the highest accuracy of a seed; None where none has been asked."""
+        found = [fmean(outcome.right.values()) for outcome in self.asked.values()]
+        return (min(found), max(found)) if found else None
+
+    @property
     def memory(self) -> int | None:
         """Peak memory in bytes: the accelerator's where it was used, else the process's."""
         on_accelerator = self.most(lambda outcome: outcome.peak_accelerator_memory)

@@ -1,5 +1,6 @@
 """The grid of a sweep, as a user writes it in YAML: rows that differ in options of the single commands, and their seeds."""
 
+import dataclasses
 import difflib
 import inspect
 import itertools
@@ -13,8 +14,9 @@ from typing import Any
 import typer
 import yaml
 
+from tall_hf.data.corpus import CorpusSettings
 from tall_hf.training.arguments import TALLTrainingArguments
-from tall_hf.training.run import TALLRun, TALLRunSettings
+from tall_hf.training.run import TALLRun, TALLRunSettings, check_truncation
 from tall_hf.yaml_files import read_mapping
 
 
@@ -114,6 +116,9 @@ def read_grid(path: str | os.PathLike, commands: Mapping[str, Any]) -> Grid:
         for section in SECTIONS:
             if row.options[section] is not None:
                 _check_options(grid, section, row.options[section], f"{path}: `{section}` of the row {row.name!r}")
+        truncation = row.options["prepare"].get("truncation") or CorpusSettings.truncation
+        positions = row.options["train"].get("loss_positions", TALLTrainingArguments.loss_positions)
+        check_truncation(f"{path}: the text of the row {row.name!r}", truncation, positions)
     return grid
 
 
@@ -282,7 +287,9 @@ def _check_options(grid: Grid, section: str, options: dict[str, Any], where: str
     if section == "train":
         read = TALLRun.read_command_line(grid.arguments("train", options))[1]
         try:
-            TALLRun.read_settings(None, model="m", dataset="d", output_dir="o", **read)
+            TALLRun(*TALLRun.read_settings(None, model="m", dataset="d", output_dir="o", **read))
+        except ImportError as error:
+            raise ImportError(f"{where}: {error}") from error
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         return
@@ -295,9 +302,15 @@ def _check_options(grid: Grid, section: str, options: dict[str, Any], where: str
         one.name: "-" for one in grid.commands[section].params if one.required and one.name in _SET_HERE[section]
     }
     try:
-        grid.commands[section].make_context(section, grid.arguments(section, options | needed))
+        read = grid.commands[section].make_context(section, grid.arguments(section, options | needed)).params
+        if section == "prepare":
+            CorpusSettings(
+                **{one.name: read[one.name] for one in dataclasses.fields(CorpusSettings) if one.name in read}
+            )
     except typer.BadParameter as error:
         raise ValueError(f"{where}: {error.format_message()}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_shape(parameter, value: Any, where: str) -> None:

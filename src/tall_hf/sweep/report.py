@@ -22,7 +22,7 @@ JSON_NAME = "report.json"
 CSV_NAME = "report.csv"
 PLOT_NAME = "report.png"
 # The first column of the table that tells what a row takes; a terminal shows those columns below the others.
-_COSTS = 7
+_COSTS = 8
 
 
 def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Console | None = None) -> dict[str, Any]:
@@ -83,7 +83,16 @@ def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Co
 def table_of(rows: list[Summary], grid: Grid, seconds: float | None) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table; rows without a finished training stand in it by their names."""
     at_time = "validation %" if seconds is None else f"validation % after {seconds:,.0f} s"
-    head = ["row", "seeds", "accuracy % [95%]", f"minus {grid.control} [95%]", "p", "validation %", at_time]
+    head = [
+        "row",
+        "seeds",
+        "accuracy % [95%]",
+        "by seed %",
+        f"minus {grid.control} [95%]",
+        "p",
+        "validation %",
+        at_time,
+    ]
     head += [
         "trainable",
         "peak memory",
@@ -105,6 +114,7 @@ def table_of(rows: list[Summary], grid: Grid, seconds: float | None) -> tuple[li
                 row.name,
                 f"{len(row.outcomes)}/{len(grid.rows[row.name].seeds)}",
                 "" if row.accuracy is None else f"{100 * row.accuracy:.2f} {interval_text(row.interval)}",
+                "" if len(row.asked) < 2 else " to ".join(map(_percent, row.spread)),
                 difference,
                 "" if comparison is None else p_value_text(comparison.adjusted_p_value),
                 _percent(row.mean(lambda outcome: outcome.validation_accuracy)),
@@ -129,7 +139,7 @@ def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, 
         notes.append(
             f"Accuracy: of {max(row.questions for row in asked):,} held-out questions, protocol {protocol}. Intervals of one "
             "seed are Wilson's; of several they are over seeds and questions, each drawn again (with three seeds or fewer "
-            f"rather too narrow). Differences to {grid.control} are of the same questions and seeds; p is McNemar's over "
+            f"rather too narrow), and by seed from the lowest to the highest. Differences to {grid.control} are of the same questions and seeds; p is McNemar's over "
             "these pairs, after Holm over all rows: whether these very models differ. Whether others of the same rows "
             "would, the interval tells."
         )
@@ -151,11 +161,14 @@ def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, 
 def _row_dict(row: Summary, grid: Grid, trainings: list[Trained], states: dict) -> dict[str, Any]:
     """All figures of a row as JSON values, and those of each of its seeds."""
     steps, samples = row.nearly_there() or (None, None)
+    lowest, highest = row.spread or (None, None)
     return {
         "seeds_done": len(row.outcomes),
         "seeds_wanted": len(grid.rows[row.name].seeds),
         "accuracy": row.accuracy,
         "accuracy_interval": row.interval,
+        "accuracy_lowest_seed": lowest,
+        "accuracy_highest_seed": highest,
         "questions": row.questions,
         **{
             f"comparison_{name}": None if row.comparison is None else getattr(row.comparison, name)

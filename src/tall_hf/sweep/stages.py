@@ -1,13 +1,15 @@
 """The commands of a sweep: compose, prepare, pretrain alignments, train and evaluate, each in a folder named after all that decides it."""
 
+import copy
 import functools
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
-from tall_hf.components import ROLES
+from tall_hf.components import ROLES, SWITCHES, check_warm_start
 from tall_hf.fingerprints import json_digest
 from tall_hf.loading import Component
 from tall_hf.modeling.configuration_tall import TALLConfig
@@ -19,6 +21,8 @@ from .queue import TALL, Stage
 
 # Options of `tall compose` that decide translator and tokenizers, and with them what `tall prepare` writes.
 _PARTS = ("lr_hr", "llm", "hr_lr", "source_lang", "pivot_lang", "dtype", "allow_pickle")
+# What `tall compose` calls shorter than TALLConfig.
+_SWITCH_NAMES = {"bridge": "source_bridge", "bridge_heads": "bridge_attention_heads"}
 
 
 @dataclass(frozen=True)
@@ -166,16 +170,52 @@ def _preparing(options: dict[str, Any]) -> dict[str, Any]:
     return chosen | {"bridge": "none"}
 
 
+def check_parts(grid: Grid) -> None:
+    """See that the switches of every row go together and with its parts, as far as these are at hand.
+
+    Raises:
+        ValueError: they do not.
+    """
+    command = grid.commands["compose"]
+    for row in grid.rows.values():
+        options = row.options["compose"]
+        parts = None if options is None else _part_configs(*(options[role] for role in ROLES))
+        if parts is None:
+            continue
+        read = command.make_context("compose", grid.arguments("compose", options | {"output": "-"})).params
+        switches = {_SWITCH_NAMES.get(name, name): value for name, value in read.items()}
+        switches = {name: str(one) if isinstance(one, StrEnum) else one for name, one in switches.items()}
+        try:
+            config = TALLConfig(
+                **copy.deepcopy(parts), **{name: switches[name] for name in SWITCHES if name in switches}
+            )
+            if read["warm_start"]:
+                check_warm_start(config)
+        except ValueError as error:
+            raise ValueError(f"`compose` of the row {row.name!r}: {error}") from error
+
+
+@functools.cache
+def _part_configs(*specs: str) -> dict[str, Any] | None:
+    """The parts' configurations by their names in TALLConfig; None where one cannot be read, which composing will say."""
+    try:
+        return {
+            f"{role}_config": Component.resolve(spec).load(AutoConfig) for role, spec in zip(ROLES, specs, strict=True)
+        }
+    except (OSError, ValueError):
+        return None
+
+
 @functools.cache
 def _shortened_by_custom_decoder(*specs: str) -> bool:
     """Whether custom decoder 1, which has as many positions as the LR→HR translator, has fewer than the parts around it."""
+    parts = _part_configs(*specs)
+    if parts is None:
+        return False
     try:
-        parts = [Component.resolve(spec).load(AutoConfig) for spec in specs]
-        config = TALLConfig(
-            **{f"{role}_config": part for role, part in zip(ROLES, parts, strict=True)}, source_bridge="none"
-        )
-    except (OSError, ValueError):
-        return False  # composing them will say what is wrong
+        config = TALLConfig(**copy.deepcopy(parts), source_bridge="none")
+    except ValueError:
+        return False
     without = config.max_translation_length
     config.source_bridge = "marian"
     return config.max_translation_length < without

@@ -50,11 +50,13 @@ def add_lora(
 
     Raises:
         ImportError: peft is not installed.
-        ValueError: a setting is out of range, a name fits no layer, or the model has LoRA already.
+        ValueError: a setting is out of range, a name fits no layer, the model has LoRA already, or is no TALL.
     """
     _import_peft()
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if model.config.model_type != TALLConfig.model_type:
+        raise ValueError(f"LoRA is for a TALL, got a {type(model).__name__}; what that one is made of stays frozen.")
     if model.config.lora:
         raise ValueError(
             f"The model has LoRA already ({model.config.lora}); merge it first, with `merge_lora(model)`."

@@ -51,7 +51,7 @@ class TALLRun(TrainingRun):
     def load_rows(self, model, processor):
         dataset = self.settings.dataset
         splits = load_prepared(dataset, model, processor)
-        _check_truncation(dataset, prepared_truncation(dataset), self.args.loss_positions)
+        check_truncation(dataset, prepared_truncation(dataset), self.args.loss_positions)
         return splits
 
     def add_trained_parts(self, model):
@@ -75,7 +75,17 @@ class TALLRun(TrainingRun):
             merge_lora(model)
 
 
-def _check_truncation(dataset: str, truncation: str, loss_positions: str):
+def check_truncation(dataset: str, truncation: str, loss_positions: str) -> None:
+    """See that what is learned is what the source side lacks.
+
+    Args:
+        dataset: what the rows are called in messages.
+        truncation: what sentences lost before they were translated, as `tall prepare` takes it.
+        loss_positions: of TALLTrainingArguments.
+
+    Raises:
+        ValueError: it is not.
+    """
     if truncation == "random_word" and loss_positions not in ("continuation", "all"):
         raise ValueError(
             f"{dataset} was prepared with truncation {truncation!r}: its source side lacks several words, and "

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 
 
@@ -23,8 +24,12 @@ def unfreeze(model: TALLForCausalLM, names: Iterable[str]) -> TALLForCausalLM:
         The same model.
 
     Raises:
-        ValueError: there is no such module, it has nothing to train, or the model has LoRA.
+        ValueError: there is no such module, it has nothing to train, or the model has LoRA or is no TALL.
     """
+    if model.config.model_type != TALLConfig.model_type:
+        raise ValueError(
+            f"Layers of a TALL are unfrozen, got a {type(model).__name__}; what that one is made of stays frozen."
+        )
     if model.config.lora:
         raise ValueError("The model has LoRA; layers are unfrozen or have LoRA, not both.")
     roots = {

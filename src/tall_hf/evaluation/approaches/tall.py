@@ -1,6 +1,7 @@
 """TALL: what a TALL answers, in whole words; and as the authors ask it, by one sampled token."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -165,6 +166,34 @@ class TALL(Approach):
             logits_processor=LogitsProcessorList([PunctuationBlock(punctuation, self.punctuation_block)]),
         )
         return [tuple(processor.decode_target(row).split()[-1:]) for row in ids]
+
+
+class TALLWithTranslations(TALL):
+    """A TALL that reads translations which are given, in place of its translator's: what better or worse ones are worth.
+
+    Args:
+        load, name: as for `TALL`.
+        translations: by the sentence without its last word.
+
+    Raises:
+        ValueError: when asked, for a sentence that has no translation.
+    """
+
+    reads_translations = False
+
+    def __init__(self, load: Loader, name: str, translations: Mapping[str, str]):
+        super().__init__(load, name)
+        self.translations = dict(translations)
+        self.protocols = ("clean",)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "translations": sorted(self.translations.items())}
+
+    def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
+        if missing := [one.truncated for one in questions if one.truncated not in self.translations]:
+            raise ValueError(f"The approach {self.name!r} is given no translation of {missing[0]!r}.")
+        asked = [dataclasses.replace(one, translation=self.translations[one.truncated]) for one in questions]
+        return super().answer(asked, protocol, top_k)
 
 
 class PunctuationBlock(LogitsProcessor):
