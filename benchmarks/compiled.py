@@ -26,6 +26,7 @@ from tall_hf.training.light import cast_frozen
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="qwen", help="whose widths: qwen, bloomz or tiny")
+    parser.add_argument("--what", nargs="+", choices=("read", "learn"), default=["read", "learn"])
     parser.add_argument("--layers", type=int, default=4, help="of the LLM; 24 are the paper's")
     parser.add_argument("--vocabulary", type=int, default=2000)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the frozen parts")
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             loss.backward()
         return [model.encoder.target_encoder.layers[0].fc1.weight.grad.clone()]
 
-    works = {"read": read, "learn": learn}
+    works = {name: work for name, work in (("read", read), ("learn", learn)) if name in options.what}
     plain = {name: _timed(work, options) for name, work in works.items()}
     for part in (model.encoder, model.decoder):
         part.compile(dynamic=True, backend=options.backend, mode=options.mode)
