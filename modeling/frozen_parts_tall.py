@@ -1,4 +1,4 @@
-"""What models around frozen parts share: loading from safetensors alone, freezing, answering, dtypes, padding, and the loss."""
+"""What models around frozen parts share: loading from safetensors alone, freezing, inference, dtypes, padding, and the loss."""
 
 import functools
 from pathlib import Path
@@ -134,12 +134,12 @@ class FrozenPartsModel(PreTrainedModel):
         return self
 
 
-def answering(method):
+def inference(method):
     """Run a method without gradients and in evaluation mode, whatever mode a training has left the model in."""
 
     @functools.wraps(method)
     @torch.no_grad()
-    def answering(self, *args, **kwargs):
+    def inference(self, *args, **kwargs):
         was_training = self.training
         self.eval()
         try:
@@ -147,7 +147,7 @@ def answering(method):
         finally:
             self.train(was_training)
 
-    return answering
+    return inference
 
 
 def _check_type(checkpoint, model_class, options):
@@ -167,6 +167,9 @@ def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor)
 
     Returns:
         The moved mask, then the moved tensors.
+
+    Raises:
+        ValueError: mask and tensors differ in batch or length.
     """
     if attention_mask is None:
         attention_mask = torch.ones(tensors[0].shape[:2], dtype=torch.long, device=tensors[0].device)
@@ -220,7 +223,11 @@ def last_positions(logits_to_keep: int | torch.Tensor, length: int, device: torc
 
 
 def check_length(name: str, input_ids: torch.LongTensor, limit: int, past_length: int = 0):
-    """Refuse (batch, length) tokens that are none, or that with `past_length` cached ones are more than `limit`."""
+    """Refuse (batch, length) tokens that are none, or that with `past_length` cached ones are more than `limit`.
+
+    Raises:
+        ValueError: either; the error names `name`, the length and the limit.
+    """
     length = input_ids.shape[1] + past_length
     if length == 0:
         raise ValueError(f"`{name}` has no tokens: its length is 0, at least 1 is needed.")

@@ -8,7 +8,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.generation import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .frozen_parts_tall import answering
+from .frozen_parts_tall import inference
 from .text_rows_tall import check_texts
 from .words_tall import search_words
 
@@ -81,7 +81,7 @@ class AnswerStreamer(BaseStreamer):
 class TALLTextMixin:
     """Text in, text out, for TALLForCausalLM; every method takes the model's TALLProcessor."""
 
-    @answering
+    @inference
     def translate(self, texts: str | list[str], processor: "TALLProcessor", **generation_kwargs) -> list[str]:
         """Translate with the whole frozen LR→HR translator, under its own generation settings.
 
@@ -103,7 +103,7 @@ class TALLTextMixin:
                 translations[i] = translation
         return translations
 
-    @answering
+    @inference
     def next_words(
         self,
         texts: str | list[str],
@@ -118,8 +118,8 @@ class TALLTextMixin:
 
         A word ends where the tokenizer begins the next one, or the sentence ends. Probabilities are those of the word
         given that the text goes on with a new word; spellings of one word by different tokens are added up, and so are
-        a word and the same word with a '.' or ',' behind it. The search ends when all unfinished beams of a row together
-        are less probable than 0.0001.
+        a word and the same word with a '.' or ',' behind it. Improbable beams are given up, as long as all that a text has given
+        up is together less probable than 0.0001.
 
         Args:
             texts: unfinished sentences of the low-resource language; an empty one asks for first words.
@@ -145,19 +145,16 @@ class TALLTextMixin:
 
         outputs = self(**inputs, encoder_outputs=encoder_outputs, use_cache=True, logits_to_keep=1)
         cache, decoder_mask = outputs.past_key_values, inputs["decoder_attention_mask"]
-        # Beams stay with their text, so what was encoded stands in the same order throughout.
-        encoded = {
-            "encoder_outputs": (outputs.encoder_last_hidden_state.repeat_interleave(num_beams, dim=0),),
-            "llm_attention_mask": inputs["llm_attention_mask"].repeat_interleave(num_beams, dim=0),
-        }
+        encoded, llm_mask = outputs.encoder_last_hidden_state, inputs["llm_attention_mask"]
 
         def step(tokens, parents):
-            nonlocal decoder_mask
+            nonlocal encoded, llm_mask, decoder_mask
             cache.reorder_cache(parents)
-            decoder_mask = decoder_mask[parents]
+            encoded, llm_mask, decoder_mask = encoded[parents], llm_mask[parents], decoder_mask[parents]
             decoder_mask = torch.cat([decoder_mask, decoder_mask.new_ones(len(tokens), 1)], dim=1)
             return self(
-                **encoded,
+                encoder_outputs=(encoded,),
+                llm_attention_mask=llm_mask,
                 decoder_input_ids=tokens.unsqueeze(1),
                 decoder_attention_mask=decoder_mask,
                 past_key_values=cache,
@@ -175,7 +172,7 @@ class TALLTextMixin:
         )
         return [words[:top_k] for words in found]
 
-    @answering
+    @inference
     def complete(
         self,
         texts: str | list[str],

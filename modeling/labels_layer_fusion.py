@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .frozen_parts_tall import answering
+from .frozen_parts_tall import inference
 from .text_rows_tall import check_texts
 
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LabelScoringMixin:
     """Label scoring for LayerFusionForCausalLM; every method takes the model's LayerFusionProcessor."""
 
-    @answering
+    @inference
     def label_log_probabilities(
         self,
         texts: str | list[str],

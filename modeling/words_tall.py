@@ -12,7 +12,7 @@ _SENTENCEPIECE_START, _BYTE_LEVEL_START = "▁", "Ġ"
 _BYTE_LEVEL_SPACES = frozenset("ĉĊċČčĠ")
 # The paper strips '.' and ',' from predictions; this also joins "word" and "word." into one answer.
 TRAILING_PUNCTUATION = ".,"
-# Probability of the unfinished words below which looking further cannot change an answer that anybody reads.
+# Probability of unfinished words that may be given up: it cannot change an answer that anybody reads.
 _NEGLIGIBLE = 1e-4
 
 
@@ -68,61 +68,60 @@ def search_words(
 
     A word ends where the tokenizer begins the next one, or the sentence ends. Probabilities are those of the word given
     that the text goes on with a new word; spellings of one word by different tokens are added up, and so are a word and
-    the same word with a '.' or ',' behind it. The search ends when all unfinished beams of a row together are less
-    probable than 0.0001.
+    the same word with a '.' or ',' behind it. Improbable beams are given up, the least probable first, as long as all that a
+    row has given up is together less probable than 0.0001.
 
     Args:
         logits: what the decoder predicts behind each text, (batch, vocabulary).
-        step: called with `tokens` and `parents`, both (batch * num_beams,): appends to row `parents[i]` of its last call,
-            or of `logits` at the first, the token `tokens[i]`, as its new row i, and returns the next logits,
-            (batch * num_beams, vocabulary). Rows of one text stay side by side.
+        step: called with `tokens` and `parents`, both (beams,), of all beams that are followed: appends to row `parents[i]` of
+            its last call, or of `logits` at the first, the token `tokens[i]`, as its new row i, and returns the next logits,
+            (beams, vocabulary). Rows of one text stay side by side.
         starts, continuations: as `word_pieces` makes them.
         decode: the text of a row of tokens; a word for which it is empty is left out.
-        num_beams: how many unfinished words are followed at a time, at most the vocabulary.
+        num_beams: how many unfinished words of a text are followed at a time, at most the vocabulary.
         max_word_tokens: words of more tokens are not considered.
 
     Returns:
         For each row its words, each with its probability in (0, 1], the most probable first.
     """
-    batch, vocabulary = logits.shape
+    batch = len(logits)
     starts, continuations = starts.to(logits.device), continuations.to(logits.device)
-    log_probs = logits.float().masked_fill(~starts, -math.inf).log_softmax(dim=-1)
-    scores, tokens = log_probs.topk(num_beams, dim=-1)
-    words = tokens.unsqueeze(-1)  # (batch, beams, tokens so far)
-    rows = torch.arange(batch, device=logits.device).unsqueeze(1)
-    parents = rows.expand(batch, num_beams)
+    # (batch, num_beams): log-probabilities, most probable first, and the rows of the last logits that the beams grow from.
+    scores, tokens = logits.float().masked_fill(~starts, -math.inf).log_softmax(dim=-1).topk(num_beams, dim=-1)
+    parents = torch.arange(batch, device=logits.device).unsqueeze(1).expand(batch, num_beams)
+    words = tokens.unsqueeze(-1)  # (batch, num_beams, tokens so far)
+    given_up = scores.new_zeros(batch, 1)
     found = [{} for _ in range(batch)]
     for _ in range(max_word_tokens):
-        # A row that has ended takes no more words: its answer must not depend on its batch.
-        unfinished = scores.exp().sum(dim=-1, keepdim=True) >= _NEGLIGIBLE
-        scores = scores.masked_fill(~unfinished, -math.inf)
-        if not unfinished.any():
+        probabilities = scores.exp()
+        with_all_behind = probabilities.flip(-1).cumsum(dim=-1).flip(-1)
+        negligible = given_up + with_all_behind < _NEGLIGIBLE
+        given_up = given_up + probabilities.masked_fill(~negligible, 0.0).sum(dim=-1, keepdim=True)
+        rows, beams = (~negligible & scores.isfinite()).nonzero(as_tuple=True)
+        if not len(rows):
             break
-        logits = step(words[..., -1].flatten(), parents.flatten())
-        log_probs = logits.float().log_softmax(dim=-1).view(batch, num_beams, vocabulary)
+        words, scores = words[rows, beams], scores[rows, beams]
+        log_probs = step(words[:, -1], parents[rows, beams]).float().log_softmax(dim=-1)
         ends = log_probs.masked_fill(continuations, -math.inf).logsumexp(dim=-1)
-        _collect_words(found, words, scores + ends, decode)
-        longer = scores.unsqueeze(-1) + log_probs.masked_fill(~continuations, -math.inf)
-        scores, choices = longer.flatten(1).topk(num_beams, dim=-1)
-        beams = choices // vocabulary
-        words = torch.cat(
-            [
-                words.gather(1, beams.unsqueeze(-1).expand(-1, -1, words.shape[-1])),
-                (choices % vocabulary).unsqueeze(-1),
-            ],
-            dim=-1,
-        )
-        parents = rows * num_beams + beams
+        _collect_words(found, rows, words, scores + ends, decode)
+        # No beam has more among the best of its row than its own best.
+        longer, pieces = log_probs.masked_fill(~continuations, -math.inf).topk(num_beams, dim=-1)
+        best = longer.new_full((batch, num_beams, num_beams), -math.inf)
+        best[rows, beams] = scores.unsqueeze(-1) + longer
+        grown_from = torch.zeros(batch, num_beams, dtype=torch.long, device=logits.device)
+        grown_from[rows, beams] = torch.arange(len(rows), device=logits.device)
+        scores, choices = best.flatten(1).topk(num_beams, dim=-1)
+        parents = grown_from.gather(1, choices // num_beams)
+        words = torch.cat([words[parents], pieces[parents, choices % num_beams].unsqueeze(-1)], dim=-1)
     return [sorted(words.items(), key=lambda item: (-item[1], item[0])) for words in found]
 
 
-def _collect_words(found, words, scores, decode):
-    """Add finished beams, (batch, beams, tokens) with log-probabilities (batch, beams), to each row's {word: p}."""
-    for row_words, row_tokens, row_scores in zip(found, words.tolist(), scores.tolist(), strict=True):
-        for tokens, score in zip(row_tokens, row_scores, strict=True):
-            if score == -math.inf:
-                continue
-            word = decode(tokens)
-            word = word.rstrip(TRAILING_PUNCTUATION) or word
-            if word:
-                row_words[word] = row_words.get(word, 0.0) + math.exp(score)
+def _collect_words(found, rows, words, scores, decode):
+    """Add finished beams, (beams, tokens) of these `rows` with their log-probabilities, to each row's {word: p}."""
+    for row, tokens, score in zip(rows.tolist(), words.tolist(), scores.tolist(), strict=True):
+        if score == -math.inf:
+            continue
+        word = decode(tokens)
+        word = word.rstrip(TRAILING_PUNCTUATION) or word
+        if word:
+            found[row][word] = found[row].get(word, 0.0) + math.exp(score)

@@ -1,13 +1,16 @@
 """Texts that nobody was thought to write: what every entrance is tried with, by name.
 
 `TEXTS` are Unicode texts, and each has to be answered; `NO_TEXTS` hold halves of surrogate pairs, which no file and no
-tokenizer can hold, and each has to be refused.
+tokenizer can hold, and each has to be refused. `HTML` would run if it were shown as it is.
 """
 
 import sys
 import unicodedata
 
 from hypothesis import strategies
+
+
+HTML = """<img src=x onerror="window.hacked=1">${window.hacked=2}{{value}}'"&amp;"""
 
 
 def _scripts() -> str:

@@ -15,8 +15,8 @@ from tall_hf.classification import read_task, read_training_examples
 from tall_hf.classification.data import read_examples
 from tall_hf.microworld import VILLAGE, World
 from tall_hf.microworld.architectures import marian_tokenizer, new_translator
-from tall_hf.microworld.build import multilingual_text, save_component
-from tall_hf.microworld.training import ANSWER
+from tall_hf.microworld.build_translators import multilingual_text
+from tall_hf.microworld.training import ANSWER, save_component
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -8,6 +8,7 @@ hash, and everything that translates it goes with it: its English, the other tra
 
 import argparse
 import collections
+import functools
 import gzip
 import hashlib
 import itertools
@@ -86,6 +87,7 @@ def read_scale(path: str | os.PathLike) -> dict:
     return scale
 
 
+@functools.cache  # a row's keys are asked for again and again
 def key(sentence: str) -> str:
     """What two spellings of a sentence have in common: its words, without case, punctuation and vowel points."""
     words = words_of(normalize(sentence, strip_niqqud=True))

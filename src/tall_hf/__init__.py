@@ -1,4 +1,8 @@
-"""tall_hf: let a frozen LLM work in a low-resource language (TALL, arXiv 2506.05057), the Hugging Face way."""
+"""tall_hf: let a frozen LLM work in a low-resource language (TALL, arXiv 2506.05057), the Hugging Face way.
+
+Here are the models, their trainers and what composes and loads them. `tall_hf.data` prepares text, `tall_hf.evaluation` and
+`tall_hf.classification` ask models, `tall_hf.cards` and `tall_hf.publishing` put them on the Hub.
+"""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor
 

@@ -231,7 +231,11 @@ def _translation_settings(generation_config: GenerationConfig, tokenizer, pivot_
 
 
 def decoder_start_ids(writer, tokenizer, source_lang: str | None) -> list[int]:
-    """What the HR→LR decoder reads before the first word: its start token, then its language where it has many."""
+    """What the HR→LR decoder reads before the first word: its start token, then its language where it has many.
+
+    Raises:
+        ValueError: it has many, and none is named.
+    """
     settings = writer.generation_config
     start = settings.decoder_start_token_id
     if start is None:

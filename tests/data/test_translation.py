@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from translate_child import SETTINGS
 
-from tall_hf import TALLForCausalLM, TALLProcessor, publishing
+from tall_hf import TALLForCausalLM, TALLProcessor, compose, publishing
 from tall_hf.data import CorpusSettings, build_corpus, translate_corpus, translator_fingerprint
+from tall_hf.microworld import World, component_path
 
 
 CHILD = Path(__file__).with_name("translate_child.py")
@@ -274,10 +275,23 @@ def test_ctranslate2_agrees_with_transformers(fresh, translator, num_beams, tmp_
     own = {} if num_beams is None else {"num_beams": num_beams}
     assert tall[0].encoder.translator.generation_config.num_beams == {"marian": 2, "nllb": None}[translator]
     ours = translate_corpus(*tall, corpus, tmp_path / "shards", **own)["translation"][:]
-    for compute_type, least in (("float32", 0.95), ("int8", 0.5)):
-        options = {"backend": "ctranslate2", "compute_type": compute_type, **own}
-        theirs = translate_corpus(*tall, corpus, tmp_path / "shards", **options)["translation"][:]
-        assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= least * len(ours), compute_type
+    options = {"backend": "ctranslate2", "compute_type": "float32", **own}
+    theirs = translate_corpus(*tall, corpus, tmp_path / "shards", **options)["translation"][:]
+    assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 0.95 * len(ours)
+
+
+def test_ctranslate2_in_int8_agrees_with_transformers(tmp_path):
+    pytest.importorskip("ctranslate2", reason="the extra `ct2` is not installed")
+    # Trained parts: with random weights one rounding makes another sentence, more or less often by the processor.
+    tall = compose(*(str(component_path(part)) for part in ("lr_hr", "llm", "hr_lr")))
+    start_from(tall[0], 0)
+    world = World(0)
+    texts = [world.record(entity, "city", 0).text for entity in range(40)]
+    corpus = corpus_of(texts, tmp_path)
+    ours = translate_corpus(*tall, corpus, tmp_path / "shards", num_beams=1)["translation"][:]
+    options = {"backend": "ctranslate2", "compute_type": "int8", "num_beams": 1}
+    theirs = translate_corpus(*tall, corpus, tmp_path / "shards", **options)["translation"][:]
+    assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 0.9 * len(ours)
 
 
 def test_what_ctranslate2_cannot_do_is_refused(fresh, tmp_path):

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches import causal_training
-from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator, _next_trial
+from tall_hf.evaluation.approaches.causal_training import TuningRecipe, WordCollator, _next_trial
 from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
 from tall_hf.evaluation.build import model_loader
 
 
-RECIPE = Recipe(
+RECIPE = TuningRecipe(
     learning_rates=(1e-3, 1e-2),
     further_trials=0,
     losses=("last_word",),
@@ -80,16 +80,16 @@ def test_the_search_goes_on_where_the_best_rate_is_at_an_end():
             made.append({"learning_rate": candidate[0], "loss": candidate[1], "validation_loss": losses(candidate[0])})
         return [trial["learning_rate"] for trial in made]
 
-    recipe = Recipe(learning_rates=(1e-4, 4e-4), losses=("all",), further_trials=3)
+    recipe = TuningRecipe(learning_rates=(1e-4, 4e-4), losses=("all",), further_trials=3)
     assert trials(lambda rate: -rate) == pytest.approx([1e-4, 4e-4, 16e-4, 64e-4, 256e-4])  # three more, and no more
     assert trials(lambda rate: rate) == pytest.approx([1e-4, 4e-4, 1e-4 / 4, 1e-4 / 16, 1e-4 / 64])
     assert trials(lambda rate: None if rate > 1e-3 else -rate) == pytest.approx([1e-4, 4e-4, 16e-4])  # it diverges
     assert trials(lambda rate: None) == pytest.approx([1e-4, 4e-4])
-    recipe = Recipe(learning_rates=(1e-4, 4e-4, 16e-4), losses=("all",))
+    recipe = TuningRecipe(learning_rates=(1e-4, 4e-4, 16e-4), losses=("all",))
     assert trials(lambda rate: abs(rate - 4e-4)) == pytest.approx([1e-4, 4e-4, 16e-4])  # the best is in the middle
-    assert _next_trial(Recipe(learning_rates=(1e-4,), losses=("all",)), []) is None
+    assert _next_trial(TuningRecipe(learning_rates=(1e-4,), losses=("all",)), []) is None
     # The other loss with the best rate alone.
-    recipe = Recipe(learning_rates=(1e-4, 4e-4, 16e-4))
+    recipe = TuningRecipe(learning_rates=(1e-4, 4e-4, 16e-4))
     made = [{"learning_rate": r, "loss": "last_word", "validation_loss": abs(r - 4e-4)} for r in recipe.learning_rates]
     assert _next_trial(recipe, made) == (4e-4, "all")
     assert _next_trial(recipe, [*made, {"learning_rate": 4e-4, "loss": "all", "validation_loss": None}]) is None
@@ -104,7 +104,7 @@ def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
         return {**evaluate(self, *args, **kwargs), "eval_loss": next(losses)}
 
     monkeypatch.setattr(Trainer, "evaluate", scripted)
-    approach = FineTuned(load, recipe=Recipe(**{**vars(RECIPE), "learning_rates": (1e-3,)}))
+    approach = FineTuned(load, recipe=TuningRecipe(**{**vars(RECIPE), "learning_rates": (1e-3,)}))
     learned = approach.fit(TRAINING, tmp_path)
     assert learned["loss_before"] == 9.0 and learned["validation_loss"] == 1.0
     kept = approach.load_model()[0].lm_head.weight
@@ -139,7 +139,9 @@ def test_an_interrupted_fit_ends_as_an_undisturbed_one(load, undisturbed, tmp_pa
 
 
 def test_one_setting_needs_no_trial(load, tmp_path):
-    recipe = Recipe(learning_rates=PAPER_RECIPE.learning_rates, losses=PAPER_RECIPE.losses, batch_size=6, max_steps=2)
+    recipe = TuningRecipe(
+        learning_rates=PAPER_RECIPE.learning_rates, losses=PAPER_RECIPE.losses, batch_size=6, max_steps=2
+    )
     learned = FineTuned(load, "fine_tuned_paper", recipe).fit(TRAINING, tmp_path)
     assert learned["trials"] == [] and learned["learning_rate"] == 2e-8 and learned["loss"] == "all"
     assert abs(learned["validation_loss"] - learned["loss_before"]) < 1e-3
@@ -161,7 +163,7 @@ def test_the_collator_hides_what_is_not_learned(load):
 
 
 def test_it_answers_in_the_float32_that_it_learned_in(part, tmp_path):
-    recipe = Recipe(**{**vars(PAPER_RECIPE), "max_steps": 8, "evaluations": 1, "bf16": True})
+    recipe = TuningRecipe(**{**vars(PAPER_RECIPE), "max_steps": 8, "evaluations": 1, "bf16": True})
     approach = FineTuned(model_loader(AutoModelForCausalLM, part("qwen2"), dtype=torch.bfloat16), recipe=recipe)
     approach.fit(TRAINING, tmp_path)
     before, after = (model.model.layers[0].mlp.up_proj.weight for model in (approach.load()[0], approach.model.llm))
@@ -172,19 +174,19 @@ def test_it_answers_in_the_float32_that_it_learned_in(part, tmp_path):
 
 
 def test_a_learning_rate_that_diverges_is_passed_over(load, tmp_path, monkeypatch):
-    recipe = Recipe(learning_rates=(1e30, 1e-3), further_trials=0, losses=("all",), max_steps=2, trial_steps=2)
+    recipe = TuningRecipe(learning_rates=(1e30, 1e-3), further_trials=0, losses=("all",), max_steps=2, trial_steps=2)
     learned = FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path)
     assert learned["trials"][0]["validation_loss"] is None
     assert learned["learning_rate"] == 1e-3
     json.dumps(learned, allow_nan=False)
-    recipe = Recipe(learning_rates=(1e30, 1e31), losses=("all",), max_steps=2, trial_steps=2)
+    recipe = TuningRecipe(learning_rates=(1e30, 1e31), losses=("all",), max_steps=2, trial_steps=2)
     with pytest.raises(FloatingPointError, match="1e\\+30, 1e\\+31"):
         FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path / "trials")
     evaluate = Trainer.evaluate
     monkeypatch.setattr(
         Trainer, "evaluate", lambda *args, **kwargs: evaluate(*args, **kwargs) | {"eval_loss": math.nan}
     )
-    recipe = Recipe(learning_rates=(1e30,), losses=("all",), max_steps=2)
+    recipe = TuningRecipe(learning_rates=(1e30,), losses=("all",), max_steps=2)
     with pytest.raises(FloatingPointError, match="1e\\+30"):
         FineTuned(load, recipe=recipe).fit(TRAINING, tmp_path / "full")
 
@@ -199,7 +201,7 @@ def test_bad_input(load, tmp_path):
         approach.answer(QUESTIONS, "clean")
     for wrong in ({"batch_size": 0}, {"learning_rates": ()}, {"learning_rates": (0.0,)}, {"losses": ("first",)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Recipe(**wrong)
+            TuningRecipe(**wrong)
 
 
 def test_settings_stand_for_the_recipe_and_the_language_model(part, load):

@@ -9,13 +9,13 @@ from texts import world_text
 from transformers import AutoModelForCausalLM, Trainer
 
 from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.approaches.causal_training import Recipe, words_of
+from tall_hf.evaluation.approaches.causal_training import TuningRecipe, words_of
 from tall_hf.evaluation.approaches.language_model import encode_words
 from tall_hf.evaluation.approaches.lora import LoRA, frequent_tokens
 from tall_hf.evaluation.build import model_loader
 
 
-RECIPE = Recipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
+RECIPE = TuningRecipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
 TRAINING = world_text(48, 16)
 QUESTIONS = [Question(row["truncated"], row["missing_word"]) for row in TRAINING.validation.select(range(4))]
 

@@ -9,14 +9,14 @@ from texts import world_text
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer
 
 from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.approaches.causal_training import Recipe, WordCollator
+from tall_hf.evaluation.approaches.causal_training import TuningRecipe, WordCollator
 from tall_hf.evaluation.approaches.language_model import LanguageModel
 from tall_hf.evaluation.approaches.soft_prompt import SoftPrompt, new_words
 from tall_hf.evaluation.build import model_loader
 from tall_hf.microworld import World, component_path
 
 
-RECIPE = Recipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
+RECIPE = TuningRecipe(learning_rates=(1e-2,), losses=("last_word",), batch_size=8, max_steps=12, evaluations=3)
 ENGLISH = {record.text: record.english for record in World().records(0)[0]}
 TRAINING = world_text(48, 16, kind="same_order")
 QUESTIONS = [

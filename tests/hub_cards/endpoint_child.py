@@ -1,8 +1,9 @@
 """Serves a model's folder as Inference Endpoints do: `endpoint_child.py SITE_PACKAGES FOLDER SLOW`, without this package.
 
 To be run with `-I -S`, so that no .pth file is read and an editable installation of this package stays out of reach. Loads
-FOLDER's handler.py, prints its port, and answers until it is killed; a request with the text SLOW takes 0.3 s more. Shaped after huggingface-inference-toolkit (its
-webservice_starlette.py and utils.py), but stricter in one thing: there any error becomes a 400, here ValueErrors alone.
+FOLDER's handler.py, prints its port, and answers until it is killed; a request with the text SLOW takes 0.3 s more.
+Shaped after huggingface-inference-toolkit (its webservice_starlette.py and utils.py), but stricter in one thing: there any
+error becomes a 400, here ValueErrors alone.
 """
 
 import importlib.util

@@ -18,7 +18,10 @@ from transformers import (
 
 from tall_hf.microworld import COMPONENTS, MULTILINGUAL, World, component_path
 from tall_hf.microworld.architectures import marian_tokenizer, qwen2_tokenizer
-from tall_hf.microworld.build import Recipe, build, is_determined, multilingual_text, take_llms
+from tall_hf.microworld.build import build
+from tall_hf.microworld.build_llms import take_llms
+from tall_hf.microworld.build_settings import BuildSettings
+from tall_hf.microworld.build_translators import is_determined, multilingual_text
 from tall_hf.microworld.training import exact_match, knowledge
 
 
@@ -175,21 +178,23 @@ def test_build_refuses_a_folder_that_holds_something_else(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_the_same_bits_twice(tmp_path):
-    tiny = Recipe(sentences=2000, translator_steps=3, llm_steps=3, permuted_steps=3, batch_size=16, test_sentences=10)
+    tiny = BuildSettings(
+        sentences=2000, translator_steps=3, llm_steps=3, permuted_steps=3, batch_size=16, test_sentences=10
+    )
     for name, jobs in (("one", 1), ("two", 2)):
-        build(tmp_path / name, seed=3, recipe=tiny, jobs=jobs)
+        build(tmp_path / name, seed=3, settings=tiny, jobs=jobs)
     for component in COMPONENTS:
         for path in (tmp_path / "one" / component).iterdir():
             assert path.read_bytes() == (tmp_path / "two" / component / path.name).read_bytes(), path.name
-    build(tmp_path / "one", seed=3, recipe=tiny)  # replaces its own result
+    build(tmp_path / "one", seed=3, settings=tiny)  # replaces its own result
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
 
 
 @pytest.mark.slow
 def test_turkish_and_multilingual_components_are_written_by_the_same_command(tmp_path):
-    tiny = Recipe(sentences=2000, translator_steps=3, multilingual_steps=2, batch_size=16, test_sentences=10)
-    build(tmp_path / "tr", recipe=tiny, language="tr", llms=component_path("llm").parent)
-    build(tmp_path / "many", recipe=tiny, multilingual=["he", "tr", "en"])
+    tiny = BuildSettings(sentences=2000, translator_steps=3, multilingual_steps=2, batch_size=16, test_sentences=10)
+    build(tmp_path / "tr", settings=tiny, language="tr", llms=component_path("llm").parent)
+    build(tmp_path / "many", settings=tiny, multilingual=["he", "tr", "en"])
     assert {path.name for path in (tmp_path / "tr").iterdir()} == {*COMPONENTS, "README.md"}
     assert {path.name for path in (tmp_path / "many").iterdir()} == {MULTILINGUAL, "README.md"}
     assert "--language tr --seed 0" in (tmp_path / "tr" / "README.md").read_text()

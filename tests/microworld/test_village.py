@@ -11,7 +11,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from tall_hf.microworld import LANGUAGES, MULTILINGUAL, VILLAGE, World
 from tall_hf.microworld.architectures import qwen2_tokenizer
-from tall_hf.microworld.build import VILLAGE_RECIPE, build, multilingual_text
+from tall_hf.microworld.build import build
+from tall_hf.microworld.build_settings import VILLAGE_SETTINGS
+from tall_hf.microworld.build_translators import multilingual_text
 from tall_hf.microworld.training import ANSWER, disturbed, question_batches
 from tall_hf.microworld.vocabulary import FAMILY_NAMES, FEMALE_NAMES, MALE_NAMES
 
@@ -105,8 +107,8 @@ def test_a_village_is_built_for_several_languages_or_not_at_all(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_an_encoder_and_a_language_model_of_the_village(tmp_path):
-    tiny = replace(VILLAGE_RECIPE, multilingual_steps=2, llm_steps=2, test_sentences=10)
-    build(tmp_path / "village", recipe=tiny, multilingual=["he", "tr", "en"], village=True, jobs=1)
+    tiny = replace(VILLAGE_SETTINGS, multilingual_steps=2, llm_steps=2, noisy_llm_steps=2, test_sentences=10)
+    build(tmp_path / "village", settings=tiny, multilingual=["he", "tr", "en"], village=True, jobs=1)
     assert {path.name for path in (tmp_path / "village").iterdir()} == {MULTILINGUAL, "llm", "README.md"}
     readme = (tmp_path / "village" / "README.md").read_text(encoding="utf-8")
     assert "--multilingual he tr en --village --seed 0" in readme and "asked in any way" in readme

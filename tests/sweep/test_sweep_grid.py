@@ -276,7 +276,7 @@ def test_the_grids_of_the_examples_can_be_read(commands, monkeypatch, name):
 
 
 def test_the_grid_of_the_guide_can_be_read(commands, tmp_path):
-    guide = (EXAMPLES.parents[1] / "docs" / "guide.md").read_text("utf-8")
+    guide = (EXAMPLES.parents[1] / "docs" / "guide" / "sweep.md").read_text("utf-8")
     [written] = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "rows:" in block]
     path = tmp_path / "grid.yaml"
     path.write_text(written, "utf-8")

@@ -73,7 +73,16 @@ def held_out_sentences(
 def predict(
     model: TALLForCausalLM, processor: TALLProcessor, sentences: Sequence[tuple[str, str | None]]
 ) -> list[Prediction]:
-    """Ask the model to go on with each beginning of a sentence, by `next_words` and by `complete`."""
+    """Ask the model to go on with each beginning of a sentence, by `next_words` and by `complete`.
+
+    Args:
+        model: a TALL.
+        processor: its processor.
+        sentences: beginnings, each with the word that is missing, or None where nobody knows it.
+
+    Raises:
+        ValueError: a beginning has no text.
+    """
     if not sentences:
         return []
     texts = [normalize(text) for text, _ in sentences]

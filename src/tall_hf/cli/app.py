@@ -57,14 +57,24 @@ def compose(
     output: Annotated[Path, typer.Option(help="Folder for the composed model.")],
     source_lang: Annotated[str | None, typer.Option(help="Code of the language, for NLLB, M2M100 and mBART.")] = None,
     pivot_lang: Annotated[str | None, typer.Option(help="Code of the LLM's language, likewise.")] = None,
-    bridge: Annotated[Bridge, typer.Option(help="How the source reaches the LLM; the paper's is marian.")] = "marian",
+    bridge: Annotated[
+        Bridge,
+        typer.Option(
+            help="How the source reaches the LLM: custom decoder 1 writes what it reads (marian, the paper) or adds to it "
+            "behind a gate (gated), source states stand before the translation (concat), or not at all (none)."
+        ),
+    ] = "marian",
     source_fusion: Annotated[
         Fusion,
         typer.Option(help="Layers of the source encoder: the last, or all, weighed in one of two learned ways."),
     ] = "last",
-    bridge_heads: Annotated[int | None, typer.Option(help="Attention heads of custom decoder 1.")] = None,
+    bridge_heads: Annotated[
+        int | None, typer.Option(help="Attention heads of custom decoder 1; the LR→HR translator's if not given.")
+    ] = None,
     alignment_type: Annotated[Alignment, typer.Option(help="The paper's MLPs, linear maps, or nothing.")] = "mlp",
-    alignment_hidden_size: Annotated[int | None, typer.Option(help="Hidden width of the alignments.")] = None,
+    alignment_hidden_size: Annotated[
+        int | None, typer.Option(help="Hidden width of the alignments; twice their output width if not given.")
+    ] = None,
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
     gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.2,
     look_ahead: Annotated[
@@ -122,21 +132,23 @@ def prepare(
     model: Annotated[str, typer.Option(help="Folder or Hub id of the TALL to train.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared corpus.")],
     column: Annotated[str | None, typer.Option(help="Column of the text; 'text' in files that have columns.")] = None,
-    min_words: Annotated[int, typer.Option(help="Leave out shorter sentences.")] = 5,
-    max_words: Annotated[int, typer.Option(help="Leave out longer sentences.")] = 30,
+    min_words: Annotated[int, typer.Option(help="Leave out sentences of fewer words.")] = 5,
+    max_words: Annotated[int, typer.Option(help="Leave out sentences of more words.")] = 30,
     strip_niqqud: Annotated[bool, typer.Option(help="Remove Hebrew vowel points.")] = False,
     validation_share: Annotated[float, typer.Option(help="Share of the sentences kept for validation.")] = 0.02,
     truncation: Annotated[
         Truncation,
         typer.Option(
-            help="What training sentences lose: last_word, all from a random_word on, or none (see the guide)."
+            help="What training sentences lose: last_word, all from a random_word on, or none (see docs/guide/prepare.md)."
         ),
     ] = "last_word",
     num_beams: Annotated[
-        int | None, typer.Option(help="Of the translation; the translator's own if not given.")
+        int | None, typer.Option(help="Beams of the translation; as many as the translator has if not given.")
     ] = None,
     backend: Annotated[Backend, typer.Option(help="What translates; ctranslate2 is the extra ct2.")] = "transformers",
-    compute_type: Annotated[str, typer.Option(help="Of ctranslate2: int8, int8_float16, float32, ...")] = "int8",
+    compute_type: Annotated[
+        str, typer.Option(help="What ctranslate2 computes in: int8, int8_float16, float32, ...")
+    ] = "int8",
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch at most.")] = 64,
     batch_tokens: Annotated[int, typer.Option(help="Source tokens in a batch at most, with padding.")] = 4096,
     shard_size: Annotated[int, typer.Option(help="Translations in a file: what a kill loses at most.")] = 512,

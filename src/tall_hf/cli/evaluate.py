@@ -53,8 +53,12 @@ def register(app: typer.Typer):
         exclude_overlap: Annotated[
             int | None, typer.Option(help="Leave out sentences that share so many words in a row with the dataset.")
         ] = None,
-        llm: Annotated[str | None, typer.Option(help="The language model with its head; the TALL's own.")] = None,
-        hr_lr: Annotated[str | None, typer.Option(help="Translator back into the language; the TALL's own.")] = None,
+        llm: Annotated[
+            str | None, typer.Option(help="The language model with its head; that of the TALL if not given.")
+        ] = None,
+        hr_lr: Annotated[
+            str | None, typer.Option(help="Translator back into the language; that of the TALL if not given.")
+        ] = None,
         translator_only: Annotated[
             str | None, typer.Option(help="A TALL that was composed with --leave-out-llm, and trained.")
         ] = None,
@@ -63,11 +67,11 @@ def register(app: typer.Typer):
             typer.Option(min=1, help="Steps of each approach that is trained here; one epoch if not given."),
         ] = None,
         budget_batch_size: Annotated[
-            int | None, typer.Option(min=1, help="Sentences in each of these steps; as the TALL was given.")
+            int | None, typer.Option(min=1, help="Sentences in each of these steps; 16 if not given.")
         ] = None,
         batch_size: Annotated[int, typer.Option(help="Questions in a batch.")] = 32,
         top_k: Annotated[int, typer.Option(help="Words an approach may propose.")] = 5,
-        seed: Annotated[int, typer.Option(help="Of what approaches draw.")] = 0,
+        seed: Annotated[int, typer.Option(help="Of what approaches draw at random.")] = 0,
         dtype: Annotated[EvaluationDtype, typer.Option(help="auto is bfloat16 where an accelerator has it.")] = "auto",
         user_approach: Annotated[
             list[str] | None, typer.Option(help="An approach of your own, as package.module:Class; may be repeated.")

@@ -29,7 +29,7 @@ def register(app: typer.Typer):
     @app.command()
     def sweep(
         grid: Annotated[
-            Path, typer.Argument(metavar="GRID.yaml", help="The rows; see examples/sweeps and the guide.")
+            Path, typer.Argument(metavar="GRID.yaml", help="The rows; see examples/sweeps and docs/guide/sweep.md.")
         ],
         output: Annotated[Path, typer.Option(help="Folder of everything; a killed command goes on there.")],
         only: Annotated[

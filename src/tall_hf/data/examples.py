@@ -17,7 +17,16 @@ from tall_hf.fingerprints import json_digest, tokenizer_digest
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 
 from .corpus import in_validation
-from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
+from .folder import (
+    ROWS_AT_A_TIME,
+    check_prepared_output,
+    load_splits,
+    put_in_place,
+    read_report,
+    required_report,
+    save_split,
+    tokenise,
+)
 
 
 REPORT = "fusion_rows.json"
@@ -28,7 +37,6 @@ _SPLITS = ("train", "validation")
 _ROW = Features(
     {name: List(Value("int32")) for name in ("source_input_ids", "input_ids", "mm_token_type_ids", "labels")}
 )
-_ROWS_AT_A_TIME = 1000
 
 
 def prepare_examples(
@@ -140,7 +148,7 @@ def load_prepared_examples(folder: str | os.PathLike, processor: LayerFusionProc
 def examples_digest(examples: Dataset) -> str:
     """16 hexadecimal digits that stand for examples, in their order."""
     digest = hashlib.sha256()
-    for batch in examples.iter(_ROWS_AT_A_TIME):
+    for batch in examples.iter(ROWS_AT_A_TIME):
         digest.update(json.dumps(batch, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
@@ -167,19 +175,14 @@ def _save(processor, examples: Dataset, staging: Path, share: float, source_lang
                     "or more examples."
                 )
             continue
-        rows = examples.select(np.flatnonzero(chosen)).map(
+        rows = tokenise(
+            examples.select(np.flatnonzero(chosen)),
             lambda batch: _rows(processor, batch, options),
-            batched=True,
-            batch_size=_ROWS_AT_A_TIME,
-            remove_columns=examples.column_names,
-            features=_ROW,
-            cache_file_name=str(staging / f"{name}.arrow"),
-            load_from_cache_file=False,
-            desc=f"Tokenising {name}",
+            _ROW,
+            staging / name,
         )
         digest = hashlib.sha256(f"{name} {examples_digest(rows)}".encode()).hexdigest()[:16]
-        # `map` reopens its file under a fingerprint made of the time.
-        Dataset(rows.data, info=rows.info, fingerprint=digest).save_to_disk(staging / name)
+        save_split(rows, digest, staging / name)
         counts[name] = len(rows)
     return counts
 

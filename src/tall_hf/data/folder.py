@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, Features, load_from_disk
 
 from tall_hf.files import LOCK_NAME
+
+
+ROWS_AT_A_TIME = 1000
 
 
 def check_prepared_output(folder: str | os.PathLike, command: str, *names: str) -> Path:
@@ -44,6 +47,26 @@ def required_report(folder: Path, name: str, command: str) -> dict:
             f"{folder} has no {name}, so it was not prepared, or not to its end; run `{command}` (again)."
         )
     return report
+
+
+def tokenise(texts: Dataset, make_rows: Callable[[dict], dict], features: Features, folder: Path) -> Dataset:
+    """Rows that `make_rows` makes of each batch of texts, written to an Arrow file beside `folder`, for `save_split`."""
+    return texts.map(
+        make_rows,
+        batched=True,
+        batch_size=ROWS_AT_A_TIME,
+        remove_columns=texts.column_names,
+        features=features,
+        cache_file_name=str(folder.with_name(f"{folder.name}.arrow")),
+        load_from_cache_file=False,
+        desc=f"Tokenising {folder.name}",
+    )
+
+
+def save_split(rows: Dataset, fingerprint: str, folder: Path) -> None:
+    """Save the rows of `tokenise` in a folder, under a fingerprint that stands for what they were made of."""
+    # `map` reopens its file under a fingerprint made of the time.
+    Dataset(rows.data, info=rows.info, fingerprint=fingerprint).save_to_disk(folder)
 
 
 def put_in_place(staging: Path, output: Path, results: Iterable[str], report: str):

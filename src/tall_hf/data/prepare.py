@@ -21,7 +21,15 @@ from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .corpus import CorpusSettings, build_corpus, load_corpus
-from .folder import check_prepared_output, load_splits, put_in_place, read_report, required_report
+from .folder import (
+    check_prepared_output,
+    load_splits,
+    put_in_place,
+    read_report,
+    required_report,
+    save_split,
+    tokenise,
+)
 from .translation import launched_processes, translate_corpus, translator_fingerprint
 
 
@@ -35,7 +43,6 @@ _ROW = Features(
     {name: List(Value("int32")) for name in ("input_ids", "llm_input_ids", "labels")}
     | {"continuation_length": Value("int32")}
 )
-_ROWS_AT_A_TIME = 1000
 
 
 def prepare(
@@ -221,19 +228,8 @@ def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenize
         splits[name] = texts.select(
             np.flatnonzero(chosen), new_fingerprint=_digest(translated._fingerprint, name, "texts")
         )
-        rows = splits[name].map(
-            lambda batch: _rows(processor, batch),
-            batched=True,
-            batch_size=_ROWS_AT_A_TIME,
-            remove_columns=texts.column_names,
-            features=_ROW,
-            cache_file_name=str(staging / f"{name}.arrow"),
-            load_from_cache_file=False,
-            desc=f"Tokenising {name}",
-        )
-        # `map` reopens its file under a fingerprint made of the time.
-        rows = Dataset(rows.data, info=rows.info, fingerprint=_digest(translated._fingerprint, name, tokenizers))
-        rows.save_to_disk(staging / name)
+        rows = tokenise(splits[name], lambda batch: _rows(processor, batch), _ROW, staging / name)
+        save_split(rows, _digest(translated._fingerprint, name, tokenizers), staging / name)
     splits.save_to_disk(staging / "translations")
 
 

@@ -36,11 +36,12 @@ def normalize(text: str, strip_niqqud: bool = False) -> str:
 
     Removed everywhere: control and private-use characters, bidirectional and other invisible marks, pictures and other
     symbols (Unicode category So, the degree sign aside), with `strip_niqqud` Hebrew points. Removed where they stand alone:
-    signs of mark-up such as `*`, `|` and `•`. Of more than 30 combining marks in a row the first stay. Runs of white space become one space. Applied twice it changes nothing more.
+    signs of mark-up such as `*`, `|` and `•`. Of more than 30 combining marks in a row the first stay. Runs of white space
+    become one space. Applied twice it changes nothing more.
     """
     # The zero-width space is where Khmer, Lao or Thai text shows that a word ends.
     text = _INVISIBLE_PATTERN.sub("", text.replace("\u200b", " "))
-    text = "".join(" " if _is_stray(char) else char for char in text)
+    text = text.translate(_STRAY_TO_SPACE)
     text = unicodedata.normalize("NFC", _cut_marks(text))
     if strip_niqqud:
         # What a point had kept apart may compose now.
@@ -85,7 +86,11 @@ def split_last_word(sentence: str, split: Callable[[str], list[str]] = str.split
 
 
 def divide_at_last_word(sentence: str, split: Callable[[str], list[str]] = str.split) -> tuple[str, str, str]:
-    """As `split_last_word`, with what stands between the two: (truncated, a space or nothing, word)."""
+    """As `split_last_word`, with what stands between the two: (truncated, a space or nothing, word).
+
+    Raises:
+        ValueError: `split` returned something that is no part of the sentence.
+    """
     end = len(sentence)
     for token in reversed(split(sentence)):
         start = sentence.rfind(token, 0, end)
@@ -142,6 +147,19 @@ def _is_stray(char):
     category = unicodedata.category(char)
     # Skin tones are "modifier symbols", as the acute accent is.
     return (category in ("Cc", "Cs", "Co", "So") and char != "°") or "\U0001f3fb" <= char <= "\U0001f3ff"
+
+
+class _StrayToSpace(dict):
+    """A table for `str.translate`: stray characters become spaces. It keeps what it has found out, of 20,000 characters at most."""
+
+    def __missing__(self, code):
+        found = " " if _is_stray(chr(code)) else code
+        if len(self) < 20_000:
+            self[code] = found
+        return found
+
+
+_STRAY_TO_SPACE = _StrayToSpace()
 
 
 def _cut_marks(text):

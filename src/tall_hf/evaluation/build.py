@@ -17,7 +17,7 @@ from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .approach import Approach, Loader, TrainingText, missing_training
-from .approaches.causal_training import Recipe
+from .approaches.causal_training import TuningRecipe
 from .approaches.decoder_only import DecoderOnly
 from .approaches.direct import Direct
 from .approaches.fine_tuned import PAPER_RECIPE, FineTuned
@@ -147,7 +147,7 @@ class Parts:
         processor = TALLProcessor.from_pretrained(self.models[self.first], token=self.token)
         return {"source_lang": processor.source_lang, "pivot_lang": processor.pivot_lang}
 
-    def recipe(self, recipe: Recipe) -> Recipe:
+    def recipe(self, recipe: TuningRecipe) -> TuningRecipe:
         """A recipe within the budget: the full training takes all its steps, and each trial a quarter of them at most."""
         settings = {"seed": self.seed, "bf16": self.dtype == torch.bfloat16}
         if self.budget_steps is not None:
@@ -183,7 +183,7 @@ def _soft_prompt(parts: Parts) -> list[Approach]:
     return [SoftPrompt(*loaders, recipe=recipe, split=parts.split, **parts.languages())]
 
 
-def _fine_tuned(parts: Parts, name: str, recipe: Recipe) -> list[Approach]:
+def _fine_tuned(parts: Parts, name: str, recipe: TuningRecipe) -> list[Approach]:
     # Its weights learn and answer in float32, and start from the checkpoint's own.
     return [FineTuned(parts.load_part("llm", torch.float32), name, recipe)]
 
@@ -214,7 +214,7 @@ APPROACHES: dict[str, ApproachSpec] = {
     "soft_prompt": ApproachSpec(_soft_prompt, needs=("llm", "hr_lr", "validation", "peft")),
     "fine_tuned_paper": ApproachSpec(_fine_tuned_paper, needs=("llm", "validation")),
     "fine_tuned": ApproachSpec(
-        lambda parts: _fine_tuned(parts, "fine_tuned", parts.recipe(Recipe())),
+        lambda parts: _fine_tuned(parts, "fine_tuned", parts.recipe(TuningRecipe())),
         needs=("llm", "validation"),
     ),
     "lora": ApproachSpec(

@@ -130,7 +130,13 @@ def evaluate_approaches(
 
 @contextlib.contextmanager
 def evaluating_into(output: str | Path) -> Iterator[None]:
-    """Within, an evaluation writes to `output`: nobody else does, and a full disk is named."""
+    """Within, an evaluation writes to `output`: nobody else does, and a full disk is named.
+
+    Raises:
+        FileExistsError: `output` holds something else than an evaluation.
+        BlockingIOError: another process is evaluating into it.
+        OSError: it cannot be written to, or its disk is full.
+    """
     output = Path(output)
     if output.exists() and not (output / _ANSWERS).is_dir():
         # What was learned may be there before, as a link to a folder that several evaluations share.

@@ -1,10 +1,11 @@
-"""How the embedded components are trained, and how what they have learned is measured."""
+"""How the embedded components are trained and stored, and how what they have learned is measured."""
 
 import contextlib
 import itertools
 import math
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -140,6 +141,23 @@ def train(model, batches: Iterator[dict[str, Tensor]], steps: int, learning_rate
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
     model.eval()
+
+
+# --- storing ---------------------------------------------------------------------------------------------------------
+
+
+def round_to_bfloat16(model) -> None:
+    """Give the weights the values that their stored form has, so that what is measured is what is shipped."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(torch.bfloat16))
+
+
+def save_component(model, tokenizer, folder: Path) -> None:
+    """Store a model as bfloat16 safetensors, and its tokenizer, in `folder`."""
+    tokenizer.save_pretrained(folder)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(torch.float32)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

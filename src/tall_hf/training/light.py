@@ -216,7 +216,11 @@ def load_light(
 
 
 def check_pins(pins: dict, found: str, folder: str | os.PathLike) -> None:
-    """Refuse frozen weights, known by their fingerprint, that are not those that `folder` was trained between."""
+    """Refuse frozen weights, known by their fingerprint, that are not those that `folder` was trained between.
+
+    Raises:
+        ValueError: they are others; the error names the parts that are pinned.
+    """
     if found != pins["fingerprint"]:
         parts = ", ".join(
             f"{role} from {part['name_or_path']}" + (f"@{part['revision']}" if part.get("revision") else "")
@@ -230,7 +234,11 @@ def check_pins(pins: dict, found: str, folder: str | os.PathLike) -> None:
 
 
 def check_loaded(result, model: FrozenPartsModel, folder: str | os.PathLike) -> None:
-    """Refuse what `load_state_dict` reports unless nothing but frozen weights was missing."""
+    """Refuse what `load_state_dict` reports unless nothing but frozen weights was missing.
+
+    Raises:
+        ValueError: a weight of the adapters is missing, or one is left over.
+    """
     missing = sorted(set(result.missing_keys) & light_names(model))
     if missing or result.unexpected_keys:
         problem = f"misses {missing[0]}" if missing else f"has {result.unexpected_keys[0]}, which the model has not"

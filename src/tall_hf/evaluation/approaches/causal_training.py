@@ -43,7 +43,7 @@ _PASSING_FILES = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TuningRecipe:
     """How a language model is trained, and what is tried before.
 
     Every learning rate is tried for `trial_steps` with the first loss, and further rates while the best one is the highest
@@ -141,7 +141,7 @@ def train_causal(
     tokenizer,
     train: Dataset,
     validation: Dataset,
-    recipe: Recipe,
+    recipe: TuningRecipe,
     folder: Path,
     max_length: int | None = None,
 ) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class _WordTrainer(Trainer):
             self.data_collator = learning
 
 
-def _arguments(recipe: Recipe, folder: Path, learning_rate: float, steps: int, **options) -> TrainingArguments:
+def _arguments(recipe: TuningRecipe, folder: Path, learning_rate: float, steps: int, **options) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
         learning_rate=learning_rate,
@@ -276,7 +276,7 @@ def _validation_loss(trainer: Trainer) -> float | None:
     return loss if math.isfinite(loss) else None
 
 
-def _next_trial(recipe: Recipe, trials: list[dict[str, Any]]) -> tuple[float, str] | None:
+def _next_trial(recipe: TuningRecipe, trials: list[dict[str, Any]]) -> tuple[float, str] | None:
     """The learning rate and loss to try after these trials; None when enough were tried."""
     if len(recipe.learning_rates) * len(recipe.losses) == 1:
         return None

@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tall_hf.fingerprints import model_fingerprint
 
 from ..approach import Loader, TrainingText
-from .causal_training import MODEL_FOLDER, Recipe, train_causal, words_of
+from .causal_training import MODEL_FOLDER, TuningRecipe, train_causal, words_of
 from .direct import Direct
 
 
 # As published: one learning rate, the loss of every token, batches of 6.
-PAPER_RECIPE = Recipe(learning_rates=(2e-8,), losses=("all",), batch_size=6)
+PAPER_RECIPE = TuningRecipe(learning_rates=(2e-8,), losses=("all",), batch_size=6)
 
 
 class FineTuned(Direct):
@@ -34,11 +34,11 @@ class FineTuned(Direct):
         self,
         load: Loader,
         name: str = "fine_tuned",
-        recipe: Recipe | None = None,
+        recipe: TuningRecipe | None = None,
         num_beams: int | None = None,
     ):
         super().__init__(load, name, num_beams)
-        self.recipe = recipe or Recipe()
+        self.recipe = recipe or TuningRecipe()
         self._folder: Path | None = None
 
     def settings(self) -> dict[str, Any]:

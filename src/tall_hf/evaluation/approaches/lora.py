@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from tall_hf.training.lora import lora_rank_for
 
 from ..approach import Loader, TrainingText
-from .causal_training import Recipe, words_of
+from .causal_training import TuningRecipe, words_of
 from .fine_tuned import FineTuned
 from .language_model import encode_words
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 # Few weights, which start at zero, take larger steps.
-LORA_RECIPE = Recipe(learning_rates=(5e-5, 2e-4, 1e-3))
+LORA_RECIPE = TuningRecipe(learning_rates=(5e-5, 2e-4, 1e-3))
 
 
 class LoRA(FineTuned):
@@ -43,7 +43,7 @@ class LoRA(FineTuned):
         load: Loader,
         parameters: int,
         name: str = "lora",
-        recipe: Recipe | None = None,
+        recipe: TuningRecipe | None = None,
         num_beams: int | None = None,
     ):
         super().__init__(load, name, recipe or LORA_RECIPE, num_beams)

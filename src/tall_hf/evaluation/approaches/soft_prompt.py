@@ -14,14 +14,14 @@ from tall_hf.data.words import strip_punctuation
 from tall_hf.files import write_json
 
 from ..approach import Answer, Loader, Question, TrainingText, check_training
-from .causal_training import MODEL_FOLDER, Recipe, train_causal
+from .causal_training import MODEL_FOLDER, TuningRecipe, train_causal
 from .language_model import LanguageModel
 from .lora import without_base_name
 from .naive import Naive, open_end
 
 
 # A prompt is a few vectors of the size of embeddings: it takes far larger steps than weights.
-PROMPT_RECIPE = Recipe(learning_rates=(1e-3, 1e-2, 1e-1), losses=("last_word",))
+PROMPT_RECIPE = TuningRecipe(learning_rates=(1e-3, 1e-2, 1e-1), losses=("last_word",))
 _TARGETS = "targets"
 _SENTENCES_A_FILE = 64
 _GUESSES = 5
@@ -52,7 +52,7 @@ class SoftPrompt(Naive):
         load_tall: Loader,
         name: str = "soft_prompt",
         prompt_length: int = 20,
-        recipe: Recipe | None = None,
+        recipe: TuningRecipe | None = None,
         max_sentences: int | None = 20_000,
         **options,
     ):
