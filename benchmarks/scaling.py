@@ -9,6 +9,7 @@ Writes scaling.json, which benchmarks/scaling_page.py reads. Memory is counted o
 
 import argparse
 import functools
+import gc
 import json
 import os
 import socket
@@ -21,11 +22,12 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging
 
-from benchmarks import budget, meters, sizes
+from benchmarks import budget, meters, sizes, speed_rows
 from tall_hf import TALLForCausalLM
 from tall_hf.files import written_whole
-from tall_hf.training.attention import training_attention
+from tall_hf.measuring.device import choose_dtype
 from tall_hf.training.light import cast_frozen
 
 
@@ -120,6 +122,7 @@ def size_of(llm: str, length: int) -> dict:
         model = TALLForCausalLM(sizes.configuration(llm))
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = model.num_parameters()
+    llm_config = model.config.llm_config
     stages = budget.training_step(model, 1, length, length, length, 2)
     translated = budget.translating(model, 1, length, length, 4, 2)
     return {
@@ -128,6 +131,8 @@ def size_of(llm: str, length: int) -> dict:
         "trained": trained,
         "frozen_bytes": 2 * (total - trained),
         "trained_bytes": 4 * 4 * trained,
+        # What a checkpointed layer keeps for its backward: its input, in bfloat16.
+        "llm_inputs_bytes_per_sentence": 2 * length * llm_config.num_hidden_layers * llm_config.hidden_size,
         "flop_per_training_sentence": sum(stage.flop for stage in stages),
         "flop_per_translated_sentence": sum(stage.flop for stage in translated),
     }
@@ -138,7 +143,6 @@ def models(options) -> list[dict]:
     found = []
     for llm in options.llms:
         counted = size_of(llm, options.length)
-        in_bfloat16 = options.dtype == "bfloat16"
         # Built in float32, then cast.
         needed = 4 * counted["parameters"] + 0.75 * counted["trained_bytes"] + _ROOM
         free = psutil.virtual_memory().available
@@ -147,10 +151,7 @@ def models(options) -> list[dict]:
         if needed > free:
             found.append({"llm": llm, "fits": False, "needed_bytes": needed, "free_bytes": free})
             continue
-        model = build(llm, options)
-        if in_bfloat16:
-            cast_frozen(model, torch.bfloat16)
-        passed, peak = step_seconds(model, options, options.step_sentences)
+        passed, peak = training_step(llm, options)
         found.append(
             {
                 "llm": llm,
@@ -161,7 +162,7 @@ def models(options) -> list[dict]:
                 "peak_bytes": peak,
             }
         )
-        del model
+        gc.collect()
     return found
 
 
@@ -171,28 +172,17 @@ def build(llm: str, options) -> TALLForCausalLM:
         return TALLForCausalLM(sizes.configuration(llm))
 
 
-def step_seconds(model, options, batch: int, wrapped=None) -> tuple[float, int]:
-    """Seconds of a training step, the least of two after one, and the highest bytes of tensors beyond what it begins with."""
-    inputs = random_inputs(batch, options.length, options.device)
-    labels = torch.full_like(inputs["decoder_input_ids"], -100)
-    labels[:, -1] = inputs["decoder_input_ids"][:, -1]
-    model.train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
-    called = model if wrapped is None else wrapped
-
-    def step():
-        autocast = torch.autocast(options.device, torch.bfloat16, enabled=options.dtype == "bfloat16")
-        with autocast, training_attention(inputs):
-            loss = called(**inputs, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    passed = meters.seconds(step, options.device, repeats=2)
-    with meters.PeakMemory(options.device) as peak:
-        step()
-    return passed, peak.bytes
+def training_step(llm: str, options) -> tuple[float, int]:
+    """Seconds of a step of TALLTrainer, the least of two after one, and its highest bytes, as benchmarks/speed.py has them."""
+    count, length = options.step_sentences, options.length
+    model, processor = sizes.random_tall(llm, length, beams=1, seed=options.seed, device=options.device)
+    if options.dtype == "bfloat16":
+        cast_frozen(model, torch.bfloat16)
+    known = min(model.config.lr_hr_config.vocab_size, model.config.hr_lr_config.vocab_size)
+    texts, translations = (sizes.number_texts(count, length, options.seed + more, known) for more in (0, 1))
+    rows = speed_rows.training_rows(processor, [text.rsplit(" ", 1)[0] for text in texts], translations, texts)
+    subject = speed_rows.Subject(llm, model, processor, texts, options, options.dtype)
+    return speed_rows.trained_steps(subject, rows, repeats=2)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -233,20 +223,13 @@ def passed_on(options) -> list[str]:
 
 
 def child(options):
-    """One process of `processes`."""
+    """One process of `processes`, which the Trainer joins to the others."""
     torch.set_num_threads(1)
-    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    on_gpu = options.device == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(rank)
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
-    model = build(options.size, options)
-    if options.dtype == "bfloat16":
-        cast_frozen(model, torch.bfloat16)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model) if count > 1 else None
-    passed, _ = step_seconds(model, options, options.step_sentences, wrapped)
+    if options.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    logging.set_verbosity_error()
+    passed, _ = training_step(options.size, options)
     print(json.dumps({"seconds": passed}))
-    torch.distributed.destroy_process_group()
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -273,10 +256,11 @@ def main(argv: list[str] | None = None) -> dict:
     options = parser.parse_args(argv)
     if options.child:
         return child(options)
+    dtype = choose_dtype(options.dtype)
     began, console = time.perf_counter(), Console(width=150)
     results = {}
     if {"batches", "padding"} & set(options.parts):
-        model = build(options.size, options).eval().to(getattr(torch, options.dtype))
+        model = build(options.size, options).eval().to(dtype)
         for name, measure in (("batches", batches), ("padding", padding)):
             if name in options.parts:
                 results[name] = measure(model, options)

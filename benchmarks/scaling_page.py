@@ -8,6 +8,7 @@ Memory and FLOP are counted on the meta device while the page is written.
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from benchmarks import scaling
@@ -17,6 +18,8 @@ from tall_hf.files import written_whole
 NOT_MEASURED = "not measured yet"
 SENTENCES, GPUS, LLM, LENGTH = 100_000_000, 64, "72B", 25
 _MACHINES = 8  # of eight GPUs each
+# What a plan may assume while no GPU has been measured: an H100's data sheet, the aims of the benchmark, a network of 400 Gbit/s a GPU.
+_PEAK, _SHARE, _TRANSLATIONS, _NETWORK = 989e12, 0.35, 2000, 50e9
 
 
 def page(speeds: list[dict], growths: list[dict]) -> str:
@@ -28,6 +31,7 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
     """
     counted = [scaling.size_of(llm, LENGTH) for llm in ("0.5B", "1.5B", "3B", "7B", LLM)]
     large = counted[-1]
+    loaded = large["frozen_bytes"] + 4 * large["trained"]
     training, translation = (_rate(speeds, what) for what in ("training", "of which translation"))
     efficiency = _efficiency(growths)
     lines = [
@@ -58,13 +62,14 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
         "",
         "    " + launch_command(),
         "",
-        f"on each of {_MACHINES} machines with 8 GPUs, its rank in `--machine_rank`. **This has not been run.** The file shards every "
-        "layer over all GPUs (FSDP2), frozen ones too; a test sees that accelerate can read it.",
+        f"on each of {_MACHINES} machines with 8 GPUs: `RANK` is 0 to {_MACHINES - 1}, `HOST` the address of the machine of rank 0. **This has "
+        "not been run.** The file shards every layer over all GPUs (FSDP2), frozen ones too; a test sees that accelerate can read it.",
         "",
         "| what | figure | from |",
         "|---|---:|---|",
         f"| weights, gradients and optimizer a GPU | {(large['frozen_bytes'] + large['trained_bytes']) / GPUS / 1e9:.1f} GB | counted |",
-        f"| activations a GPU | {NOT_MEASURED} | a step on a GPU |",
+        f"| inputs of the LLM's layers that checkpointing keeps, a sentence | {large['llm_inputs_bytes_per_sentence'] / 1e6:.0f} MB | counted |",
+        f"| all activations a GPU | {NOT_MEASURED} | a step on a GPU |",
         f"| weights that a GPU is sent in a step, gathered forward and backward | {2 * large['frozen_bytes'] / 1e9:,.0f} GB | counted |",
         f"| work of one epoch | {_exaflop(large['flop_per_training_sentence'])} EFLOP | counted |",
         f"| work of translating everything once | {_exaflop(large['flop_per_translated_sentence'])} EFLOP | counted |",
@@ -75,9 +80,13 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
         "computed |",
         f"| translation | {_hours(large['flop_per_translated_sentence'], translation, 1.0)} | computed |",
         "",
+        f"Before it is sharded each process loads the whole model, and a machine has 8 of them: {8 * loaded / 1e9:,.0f} GB of its memory. "
+        "Accelerate's way to load in one process alone does not know the buffers of a TALL. "
         "A GPU gathers one layer at a time, so its memory holds that layer besides. With gradient checkpointing layers are computed once "
         "more than the work above counts. The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
         "what two processes had; neither has been seen. Translation shares nothing between GPUs (`tall prepare` under `accelerate launch`).",
+        "",
+        _assumed(large),
         "",
         *_measured_growth(growths),
     ]
@@ -86,8 +95,23 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
 
 def launch_command() -> str:
     return (
-        "accelerate launch --config_file examples/accelerate/fsdp2_64_gpus.yaml -m tall_hf.cli train CONFIG.yaml "
+        "accelerate launch --config_file examples/accelerate/fsdp2_64_gpus.yaml --machine_rank RANK --main_process_ip HOST "
+        "-m tall_hf.cli train CONFIG.yaml "
         "--frozen_dtype bfloat16 --bf16 true --gradient_checkpointing true --train_sampling_strategy group_by_length"
+    )
+
+
+def _assumed(large) -> str:
+    """What follows if the aims are reached, said as what it is."""
+    rate = _SHARE * _PEAK
+    hours = SENTENCES * large["flop_per_training_sentence"] / (rate * GPUS) / 3600
+    batch = math.ceil(2 * large["frozen_bytes"] / _NETWORK * rate / large["flop_per_training_sentence"])
+    return (
+        f"To plan with, **assumed and not measured**: if GPUs that make {_PEAK / 1e12:.0f} TFLOP/s in bfloat16 (an H100's data sheet) were "
+        f"{_SHARE:.0%} busy, which is the aim, an epoch would take {hours:.1f} hours; at the aim of {_TRANSLATIONS:,} translations a second and "
+        f"GPU, translating everything {SENTENCES / _TRANSLATIONS / GPUS / 60:.0f} minutes. Over a network of {_NETWORK / 1e9:.0f} GB/s a GPU "
+        f"the weights of a step arrive in {2 * large['frozen_bytes'] / _NETWORK:.1f} s, so a GPU needs {batch} sentences a step, or it "
+        f"waits for them: {batch * large['llm_inputs_bytes_per_sentence'] / 1e9:.1f} GB of the inputs above."
     )
 
 

@@ -157,6 +157,21 @@ def microworld_tall(seed: int, device: str) -> tuple[TALLForCausalLM, TALLProces
     return model.to(device).eval(), processor
 
 
+@torch.no_grad()
+def start_from_zeros(translator) -> None:
+    """Move what a Marian translator's start token says into its decoder's first position, in place: it translates as before.
+
+    CTranslate2 starts every Marian translation from an embedding of zeros, which the little world's translators do not have.
+    """
+    start, decoder = translator.config.decoder_start_token_id, translator.get_decoder()
+    embeddings = decoder.embed_tokens.weight
+    decoder.embed_positions.weight[0] += decoder.embed_scale * embeddings[start]
+    embeddings[start] = 0.0
+    translator._keys_to_ignore_on_save = (
+        None  # which the tables of positions are among, being always the same elsewhere
+    )
+
+
 def microworld_texts(count: int, seed: int) -> list[str]:
     """Truncated sentences of the little world, over and over if it has fewer."""
     train, _ = World().records(seed)

@@ -9,6 +9,9 @@ is checked in the run, the same tokens or loss as the reference in its precision
 "ours, settings" and says which. Models of random weights translate everything to a given number of tokens, on both sides. The
 reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each; so is our
 exact completion, which reads the text again for each word as well.
+
+Where a matrix product in bfloat16 is far slower than in float32, as on processors without instructions for it, a line says so
+in place of the rows in bfloat16, which would take hours. Rows that would not be ready in time are left out and named.
 """
 
 import argparse
@@ -37,7 +40,11 @@ SIZES = ("microworld", "qwen", "bloomz", "tiny")
 # A small model's time is that of calling functions, which no aim is about.
 _AIMED_AT = ("qwen", "bloomz")
 # What a run notes beside its options.
-_NO_SETTINGS = ("ceilings", "console", "left_out", "output", "until")
+_NO_SETTINGS = ("ceilings", "console", "left_out", "output", "taken", "until")
+# Of float32's rate in a matrix product, below which bfloat16 is left out; and the width of the product that finds out.
+_FAR_SLOWER, _NARROW = 1 / 4, 256
+# Questions, of the little world, that are answered at a time.
+_ASKED_AT_A_TIME = 256
 
 
 def measure(size: str, options: argparse.Namespace) -> list[Row]:
@@ -75,11 +82,16 @@ def measure(size: str, options: argparse.Namespace) -> list[Row]:
                 cast_frozen(model, torch.bfloat16)
             elif name != "training":
                 model.to(getattr(torch, dtype))
-            if time.perf_counter() > options.until:
+            began = time.perf_counter()
+            # The size before took about as long.
+            expected = max((one["seconds"] for one in options.taken if one["rows"] == name), default=0)
+            if began + expected > options.until:
                 options.left_out.append(f"{size}, {dtype}, {name}")
                 continue
             rows += made[name]()
-            options.console.log(f"{size}, {dtype}, {name}: measured")
+            seconds = time.perf_counter() - began
+            options.taken.append({"size": size, "dtype": dtype, "rows": name, "seconds": seconds})
+            options.console.log(f"{size}, {dtype}, {name}: measured in {seconds:.0f} s")
     if size not in _AIMED_AT:
         for row in rows:
             row.aim = row.aimed_share = None
@@ -89,8 +101,8 @@ def measure(size: str, options: argparse.Namespace) -> list[Row]:
 def accuracies(options: argparse.Namespace) -> list[dict]:
     """What settings cost: right answers about held-out people of a TALL trained on the little world, by setting.
 
-    `refresh_words` is not among them, since the question is the next word, before which nothing is read again; nor is int8, since
-    CTranslate2 does not know the little world's translators.
+    `refresh_words` cannot change the word that is asked for, before which nothing is read again. So it is asked for two words: the
+    text ends one word earlier, and the second word that is written counts.
     """
     if not Path(options.trained, "config.json").exists():
         return []
@@ -98,37 +110,73 @@ def accuracies(options: argparse.Namespace) -> list[dict]:
     model = TALLForCausalLM.from_pretrained(options.trained).to(options.device).eval()
     processor = TALLProcessor.from_pretrained(options.trained)
     subject = Subject("microworld", model, processor, [record.truncated for record in records], options)
+    earlier = [text.rsplit(" ", 1)[0] for text in subject.texts]
     found = []
 
-    def ask(setting, translate):
-        translations = [line for batch in batches(subject.texts) for line in translate(batch)]
-        words = predict_words(model, processor, subject.texts, translations)
-        found.append({"setting": setting, "questions": len(records), "accuracy": accuracy(records, words)["all"]})
-
     def batches(texts):
-        return [texts[start : start + 256] for start in range(0, len(texts), 256)]
+        return [texts[start : start + _ASKED_AT_A_TIME] for start in range(0, len(texts), _ASKED_AT_A_TIME)]
 
-    ask("exact: the translator's own settings, float32", lambda batch: model.translate(batch, processor))
-    ask("greedy translation", lambda batch: model.translate(batch, processor, num_beams=1))
+    def add(setting, words, compared_with=None):
+        right = accuracy(records, words)["all"]
+        change = None if compared_with is None else right - compared_with
+        found.append({"setting": setting, "questions": len(records), "accuracy": right, "change": change})
+        return right
+
+    def next_word(translate):
+        translations = [line for batch in batches(subject.texts) for line in translate(batch)]
+        return predict_words(model, processor, subject.texts, translations)
+
+    def second_word(refresh_words):
+        completed = [
+            text
+            for batch in batches(earlier)
+            for text in model.complete(batch, processor, max_words=2, refresh_words=refresh_words)
+        ]
+        added = [text.split()[len(start.split()) :] for text, start in zip(completed, earlier, strict=True)]
+        return [words[1].rstrip(".,") if len(words) > 1 else "" for words in added]
+
+    exact = add(
+        "exact: the translator's own settings, float32", next_word(lambda batch: model.translate(batch, processor))
+    )
+    add("greedy translation", next_word(lambda batch: model.translate(batch, processor, num_beams=1)), exact)
+    if subject.int8_translate is not None:
+        add("greedy translation, int8 by CTranslate2", next_word(subject.int8_translate), exact)
+    exact_second = add("exact, the second of two words: read again behind the first", second_word(1))
+    add("refresh_words=0, likewise", second_word(0), exact_second)
     if "bfloat16" in options.dtypes:
         model.to(torch.bfloat16)
-        ask("bfloat16", lambda batch: model.translate(batch, processor))
+        add("bfloat16", next_word(lambda batch: model.translate(batch, processor)), exact)
     return found
+
+
+def measure_ceilings(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    """FLOP a second of a matrix product by dtype with bytes a second of a copy, and a line on each dtype that is too slow to measure."""
+    copied = meters.copy_rate(options.device, options.copy_bytes)
+    narrow = min(_NARROW, options.matmul_width)
+    ceilings, slow = {}, []
+    for name in options.dtypes:
+        dtype = getattr(torch, name)
+        rate = meters.matmul_rate(dtype, options.device, narrow)
+        fastest = max((one["flop_per_second"] for one in ceilings.values()), default=0)
+        if rate < _FAR_SLOWER * fastest:
+            slow.append(
+                f"{name}: a matrix product makes {rate / 1e9:,.3g} GFLOP/s in it and {fastest / 1e9:,.3g} in float32, so this machine "
+                f"has no instructions for it. Its rows are left out; --slow-bfloat16 measures them all the same."
+            )
+        if rate >= _FAR_SLOWER * fastest or options.slow_bfloat16:
+            rate = meters.matmul_rate(dtype, options.device, options.matmul_width)
+        ceilings[name] = {"flop_per_second": rate, "bytes_per_second": copied}
+    return ceilings, slow
 
 
 def run(options: argparse.Namespace) -> dict:
     """Measure everything; JSON values."""
     began = time.perf_counter()
-    options.until, options.left_out = began + 60 * options.minutes, []
-    dtypes = {name: getattr(torch, name) for name in options.dtypes}
-    copied = meters.copy_rate(options.device, options.copy_bytes)
-    options.ceilings = {
-        name: {
-            "flop_per_second": meters.matmul_rate(dtype, options.device, options.matmul_width),
-            "bytes_per_second": copied,
-        }
-        for name, dtype in dtypes.items()
-    }
+    options.until, options.left_out, options.taken = began + 60 * options.minutes, [], []
+    options.ceilings, slow = measure_ceilings(options)
+    if slow and not options.slow_bfloat16:
+        options.console.log(*slow)
+        options.dtypes = ["float32"]
     rows = []
     for size in options.sizes:
         rows += measure(size, options)
@@ -140,7 +188,9 @@ def run(options: argparse.Namespace) -> dict:
         "ceilings": options.ceilings,
         "rows": [dataclasses.asdict(row) for row in rows],
         "accuracy": accuracies(options),
+        "slow": slow,
         "left_out": options.left_out,
+        "taken": options.taken,
         "seconds": time.perf_counter() - began,
     }
 
@@ -151,6 +201,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, help="microworld qwen bloomz by default")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--no-bfloat16", action="store_true", help="float32 alone, which the reference is measured in")
+    parser.add_argument(
+        "--slow-bfloat16", action="store_true", help="bfloat16 even where it is far slower than float32"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--length", type=int, default=25, help="tokens of a sentence, and of its translation")
     parser.add_argument("--beams", type=int, default=4, help="of the exact translation")
@@ -167,7 +220,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reference-sentences", type=int, default=3, help="that the reference reads in fact")
     parser.add_argument("--matmul-width", type=int, default=4096)
     parser.add_argument("--copy-bytes", type=int, default=2**30)
-    parser.add_argument("--minutes", type=float, default=13, help="after which no further group of rows is begun")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=14,
+        help="within which a group of rows must be ready, by what it took of the size before, to be begun",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--trained", default="outputs/demo", help="a TALL that `make demo` wrote, to ask what settings cost"

@@ -59,6 +59,8 @@ def show(results: dict, console: Console) -> None:
         console.print(
             f"What settings cost in accuracy was not measured: {results['options']['trained']} is no trained TALL (`make demo`)."
         )
+    for line in results["slow"]:
+        console.print(line, soft_wrap=True)
     left_out = f" Left out for want of time: {'; '.join(results['left_out'])}." if results["left_out"] else ""
     console.print(f"Measured in {results['seconds'] / 60:.1f} minutes.{left_out}")
 
@@ -97,13 +99,13 @@ def budget_table(results: dict) -> Table:
 
 
 def accuracy_table(rows: list[dict], folder: str) -> Table:
-    """Accuracy on trained weights by setting, and how it differs from the exact one's."""
+    """Accuracy on trained weights by setting, and how it differs from that of what is exact."""
     table = Table(title=f"what settings cost: {folder}, {rows[0]['questions']} questions", title_justify="left")
     for name in ("setting", "accuracy %", "change"):
         table.add_column(name, justify="left" if name == "setting" else "right")
     for row in rows:
-        change = 100 * (row["accuracy"] - rows[0]["accuracy"])
-        table.add_row(row["setting"], f"{100 * row['accuracy']:.1f}", f"{change:+.1f}" if row is not rows[0] else "")
+        change = "" if row["change"] is None else f"{100 * row['change']:+.1f}"
+        table.add_row(row["setting"], f"{100 * row['accuracy']:.1f}", change)
     return table
 
 

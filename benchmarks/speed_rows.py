@@ -1,7 +1,7 @@
 """The rows of benchmarks/speed.py: what each of them times, on both sides, and how the answers are compared."""
 
 import argparse
-import contextlib
+import functools
 import gc
 import tempfile
 import time
@@ -11,13 +11,14 @@ from importlib.util import find_spec
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from benchmarks import budget, loading, meters, reference
+from benchmarks import budget, loading, meters, reference, sizes
 from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments
 from tall_hf.data.translation import translation_backend
 
 
 _TRANSLATED_EVERY = 5  # epochs that one translation lasts for
 _LOSS_TOLERANCE = 1e-3
+_LARGE = 1e8  # parameters
 
 
 @dataclass
@@ -77,11 +78,29 @@ class Subject:
     def is_random(self) -> bool:
         return self.size != "microworld"
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a training step is so long that counting its memory takes no time beside it."""
+        return self.model.num_parameters() > _LARGE
+
     def seconds(self, function, repeats=1):
         return meters.seconds(function, self.options.device, repeats)
 
     def timed(self, function):
         return meters.timed(function, self.options.device)
+
+    @functools.cached_property
+    def int8_translate(self):
+        """A function from texts to greedy int8 translations by CTranslate2, or None where it is not installed.
+
+        Converted once, from the precision that the model has then.
+        """
+        if find_spec("ctranslate2") is None:
+            return None
+        if not self.is_random:
+            sizes.start_from_zeros(self.model.encoder.translator)
+        with translation_backend(self.model, self.processor, "ctranslate2", "int8", {"num_beams": 1}) as translate:
+            return translate
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -108,13 +127,13 @@ def completion(subject: Subject, float32: Row | None) -> list[Row]:
         translations = model.translate([text], processor, **generation)
         return model.complete(text, processor, max_words=tokens, translations=translations)
 
-    row.settings["refresh_words=0"] = subject.seconds(settled)
-    row.settings["refresh_words=0, greedy translation"] = subject.seconds(lambda: settled(num_beams=1))
-    with int8_translator(subject) as translate:
-        if translate is not None:
-            row.settings["refresh_words=0, greedy int8 translation"] = subject.seconds(
-                lambda: model.complete(text, processor, max_words=tokens, translations=translate([text]))
-            )
+    # Both have just been warmed by what is exact.
+    _, row.settings["refresh_words=0"] = subject.timed(settled)
+    _, row.settings["refresh_words=0, greedy translation"] = subject.timed(lambda: settled(num_beams=1))
+    if translate := subject.int8_translate:
+        row.settings["refresh_words=0, greedy int8 translation"] = subject.seconds(
+            lambda: model.complete(text, processor, max_words=tokens, translations=translate([text]))
+        )
     length = options.length
     row.stages = [
         stage.times(tokens)
@@ -164,11 +183,10 @@ def missing_word(subject: Subject, float32: list[Row | None]) -> list[Row]:
     translation.equal = f"{same}/{few} sentences"
     translation.put(part, same == few, "rounding")
     ways = {"greedy translation": lambda batch: model.translate(batch, processor, num_beams=1)}
-    with int8_translator(subject) as int8:
-        if int8 is not None:
-            ways["greedy int8 translation"] = int8
-        for name, way in ways.items():
-            *_, row.settings[name], translation.settings[name] = answer(way)
+    if subject.int8_translate:
+        ways["greedy int8 translation"] = subject.int8_translate
+    for name, way in ways.items():
+        *_, row.settings[name], translation.settings[name] = answer(way)
     if subject.is_random:  # sentences of the little world are of many lengths
         length = options.length
         translation.stages = budget.translating(model, 1, length, length, options.beams, subject.itemsize)
@@ -218,10 +236,12 @@ def training(subject: Subject, float32: Row | None, float32_memory: Row | None) 
         loss = evaluated(model, lambda: reference_loss(model, batch))
         row.equal, same = same_loss(loss, evaluated(model, lambda: model(**batch).loss.item()))
         step = reference.Training(model.train())
-        stepping = subject.seconds(lambda: step.step(batch))
+        step.step({name: tensor[:2] for name, tensor in batch.items()})  # warms up, and makes the optimizer's moments
         make_gradients(model)
         with meters.PeakMemory(options.device) as peak:
-            step.step(batch)
+            _, stepping = subject.timed(lambda: step.step(batch))
+        if not subject.is_large:
+            _, stepping = subject.timed(lambda: step.step(batch))
         model.eval()
         row.reference = one_by_one / few + stepping / len(texts)
         row.reference_note = f"translation of {few} sentences measured"
@@ -234,7 +254,7 @@ def training(subject: Subject, float32: Row | None, float32_memory: Row | None) 
     row.put((stepping + translating / _TRANSLATED_EVERY) / len(texts), same, "bfloat16, adapters in float32")
     row.settings["greedy translation"] = (stepping + greedy / _TRANSLATED_EVERY) / len(texts)
     memory.put(peak_bytes / 1e9, same, "bfloat16, adapters in float32")
-    halves, halves_bytes = trained_steps(subject, rows, accumulation=2, steps=3)
+    halves, halves_bytes = trained_steps(subject, rows, accumulation=2)
     row.settings["in two halves, accumulated"] = (halves + translating / _TRANSLATED_EVERY) / len(texts)
     memory.settings["in two halves, accumulated"] = halves_bytes / 1e9
     lengths = [batch[name].shape[1] for name in ("input_ids", "llm_input_ids", "decoder_input_ids")]
@@ -326,7 +346,7 @@ def make_gradients(model) -> None:
 
 
 class StepMeter(TrainerCallback):
-    """Seconds of the Trainer's steps, and the memory of the last one, whose seconds do not count."""
+    """Seconds of the Trainer's steps, and the memory of the last one."""
 
     def __init__(self, device: str, steps: int):
         self.device, self.steps = device, steps
@@ -346,9 +366,14 @@ class StepMeter(TrainerCallback):
             self.peak.__exit__(None, None, None)
 
 
-def trained_steps(subject: Subject, rows, accumulation: int = 1, steps: int = 4) -> tuple[float, int]:
-    """Seconds of a step of TALLTrainer, the least of all but the first, which warms up, and the last, whose bytes are counted."""
+def trained_steps(subject: Subject, rows, accumulation: int = 1, repeats: int = 1) -> tuple[float, int]:
+    """Seconds of a step of TALLTrainer, the least of `repeats` after one that warms up, and the bytes of its last one.
+
+    A small model's last step is made for its bytes alone. In each of several processes that were started together it is a step of
+    `rows` too.
+    """
     in_bfloat16 = subject.dtype == "bfloat16"
+    steps = 1 + repeats + (not subject.is_large)
     meter = StepMeter(subject.options.device, steps)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TALLTrainingArguments(
@@ -366,24 +391,18 @@ def trained_steps(subject: Subject, rows, accumulation: int = 1, steps: int = 4)
             disable_tqdm=True,
         )
         trainer = TALLTrainer(
-            subject.model, arguments, train_dataset=rows, processing_class=subject.processor, callbacks=[meter]
+            subject.model,
+            arguments,
+            train_dataset=rows * arguments.world_size,
+            processing_class=subject.processor,
+            callbacks=[meter],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     subject.model.eval()
     del trainer
     gc.collect()
-    return min(meter.times[1:-1]), meter.peak.bytes
-
-
-def int8_translator(subject: Subject):
-    """A context with a greedy int8 translation by CTranslate2, or with None where it is not installed.
-
-    Nor for the little world, whose translators start from a token with an embedding, which CTranslate2 does not know.
-    """
-    if find_spec("ctranslate2") is None or not subject.is_random:
-        return contextlib.nullcontext()
-    return translation_backend(subject.model, subject.processor, "ctranslate2", "int8", {"num_beams": 1})
+    return min(meter.times[1 : 1 + repeats]), meter.peak.bytes
 
 
 def share(row: Row, seconds: float, subject: Subject) -> float:

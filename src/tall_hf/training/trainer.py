@@ -1,6 +1,10 @@
 """TALLTrainer: training the adapters of a TALL, with the loss where the task asks for it."""
 
+import contextlib
+from collections.abc import Iterator
+
 from tall_hf.data import LastTokenCollator
+from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .adapter_trainer import AdapterTrainer
@@ -12,6 +16,22 @@ from .unfreezing import unfreeze
 
 _ALIGNMENTS = ("encoder.source_alignment.", "encoder.target_alignment.")
 _GATE = "encoder.gate"
+_EMBEDDINGS = ("get_input_embeddings", "get_output_embeddings")
+
+
+@contextlib.contextmanager
+def without_embeddings(model: TALLForCausalLM) -> Iterator[None]:
+    """Let nobody find the model's embeddings, which accelerate (FSDP2) would shard in groups of their own.
+
+    Both weights of a TALL stand elsewhere in it too, and torch refuses a weight that is in two groups.
+    """
+    for name in _EMBEDDINGS:
+        setattr(model, name, lambda: None)
+    try:
+        yield
+    finally:
+        for name in _EMBEDDINGS:
+            delattr(model, name)
 
 
 class TALLTrainer(AdapterTrainer):
@@ -79,6 +99,24 @@ class TALLTrainer(AdapterTrainer):
                     f"`unfreeze` trains layers in {model.dtype} between frozen ones in another dtype, which only mixed "
                     "precision joins: set `bf16` (or `fp16`), or leave out `frozen_dtype` and load the model in float32."
                 )
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        if getattr(plugin, "fsdp_version", 1) != 2:
+            return
+        if plugin.cpu_ram_efficient_loading:
+            raise ValueError(
+                "`fsdp_cpu_ram_efficient_loading` does not work with a TALL, whose checkpoint holds buffers that accelerate cannot "
+                "spread. Set it to false; each process then loads the whole model into its machine's memory before it is sharded."
+            )
+        prepare = self.accelerator.prepare
+
+        def prepare_in_one_group(*args, **kwargs):
+            with without_embeddings(self.model):
+                return prepare(*args, **kwargs)
+
+        self.accelerator.prepare = prepare_in_one_group
 
     predictions_and_losses = staticmethod(predictions_and_losses)
 
