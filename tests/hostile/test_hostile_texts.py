@@ -6,6 +6,7 @@ import parts
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from nasty_texts import NO_TEXTS, SPECIAL_TOKENS, TEXTS, texts
 
 from tall_hf.modeling.pipeline_tall import TALLTextGenerationPipeline
@@ -105,6 +106,27 @@ def test_next_words_and_completion_of_all_at_once(composed):
     for text, whole in zip(batch, completed, strict=True):
         assert whole.startswith(text.rstrip())
     assert completed[0] == model.complete(NEIGHBOUR, processor, max_words=1)[0]
+
+
+@settings(FEW, max_examples=10)
+@given(text=texts, translation=texts, num_beams=st.integers(1, 3), do_sample=st.booleans())
+def test_generate_goes_on_from_any_text(composed, text, translation, num_beams, do_sample):
+    model, processor = composed("gated")
+    inputs = processor(text=[NEIGHBOUR, text], translations=["Dana", translation], return_tensors="pt")
+    options = {"max_new_tokens": 3, "num_beams": num_beams, "do_sample": do_sample}
+    torch.manual_seed(0)
+    rows = model.generate(**inputs, **options)
+    given = inputs["decoder_input_ids"]
+    assert torch.equal(rows[:, : given.shape[1]], given)
+    written = rows[:, given.shape[1] :]
+    assert written.shape[1] <= 3 and 0 <= written.min() <= written.max() < model.config.hr_lr_config.vocab_size
+    for row in written:
+        processor.decode_target(row.tolist()).encode("utf-8")
+    if not do_sample:
+        alone = processor(text=NEIGHBOUR, translations="Dana", return_tensors="pt")
+        expected = model.generate(**alone, **options)[0, alone["decoder_input_ids"].shape[1] :].tolist()
+        padding = model.generation_config.pad_token_id
+        assert written[0].tolist() == expected + [padding] * (written.shape[1] - len(expected))
 
 
 @settings(FEW, max_examples=5)
