@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import stand_ins
+import yaml
 from huggingface_hub import HfApi
 
 from tall_hf.classification import TASKS
@@ -24,26 +25,19 @@ import json
 from tall_hf.classification import TASKS, read_examples
 print(json.dumps([read_examples(TASKS[name], language, split)[:] for name, language, split in {ASKED}]))
 """
-# As on the dataset's card: configurations with their files, and numbers that are not those of so small a stand-in.
-CARD = """---
-dataset_info:
-- config_name: {language}
-  features:
-  - name: {text}
-    dtype: string
-  - name: label
-    dtype: int64
-  splits:
-  - name: test
-    num_bytes: 1
-    num_examples: 3
-configs:
-- config_name: {language}
-  data_files:
-  - split: test
-    path: {language}/test-*
----
-"""
+
+
+def card(columns, languages):
+    """As on the datasets' cards: configurations with their files, and numbers that are not those of so small a stand-in."""
+    features = [{"name": name, "dtype": "string"} for name in columns] + [{"name": "label", "dtype": "int64"}]
+    splits = [{"name": "test", "num_bytes": 1, "num_examples": 3}]
+    metadata = {
+        "dataset_info": [{"config_name": name, "features": features, "splits": splits} for name in languages],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/test-*"}]} for name in languages
+        ],
+    }
+    return f"---\n{yaml.safe_dump(metadata)}---\n"
 
 
 @pytest.fixture
@@ -53,14 +47,14 @@ def repositories(hub, tmp_path):
     for folder in folders.values():
         folder.mkdir()
     stand_ins.xnli(folders["xnli"], languages=("en", "sw"), splits=("train", "validation", "test"))
-    (folders["xnli"] / "README.md").write_text(CARD.format(language="sw", text="premise"), encoding="utf-8")
+    (folders["xnli"] / "README.md").write_text(card(["premise", "hypothesis"], ["en", "sw"]), encoding="utf-8")
     stand_ins.indicxnli(folders["indicxnli"], "ta", "dev")
     (folders["indicxnli"] / "indicxnli.py").write_text("raise RuntimeError", encoding="utf-8")
     stand_ins.sinhala_news(folders["sinhala_news"])
     (folders["amazon_reviews"] / "de").mkdir()
     path = stand_ins.amazon_reviews(folders["amazon_reviews"])
     path.rename(path.parent / "de" / "test-00000-of-00001.parquet")
-    (folders["amazon_reviews"] / "README.md").write_text(CARD.format(language="de", text="text"), encoding="utf-8")
+    (folders["amazon_reviews"] / "README.md").write_text(card(["text"], ["de"]), encoding="utf-8")
     for name, folder in folders.items():
         task = TASKS[name]
         api = HfApi(hub.endpoint, token=hub.add_user(task.hub.repository.partition("/")[0]))

@@ -57,7 +57,9 @@ def test_any_row_lies_in_the_embeddings_and_is_the_same_among_others(composed, s
         for name, (size, length) in limits.items():
             ids = together[name][i]
             assert 0 < len(ids) <= length and 0 <= min(ids) <= max(ids) < size
-        assert 0 <= together["continuation_length"][i] <= len(together["labels"][i])
+        labels, [prefix] = together["labels"][i], processor.encode_target([row["truncated"]])
+        known = len(labels) - together["continuation_length"][i]
+        assert labels[:known] == prefix[:known] and labels[known : known + 1] != prefix[known : known + 1]
         alone = _rows(processor, {name: [value] for name, value in row.items()} | {"translation": [translations[i]]})
         assert {name: values[i] for name, values in together.items()} == {name: v[0] for name, v in alone.items()}
 

@@ -140,7 +140,7 @@ def test_any_text_within_the_limits_is_answered(handler, parameters):
             )
 
 
-@settings(max_examples=5, deadline=None, database=None, derandomize=True)
+@settings(max_examples=6, deadline=None, database=None, derandomize=True)
 @given(
     text=anything,
     parameters=st.one_of(
@@ -149,7 +149,7 @@ def test_any_text_within_the_limits_is_answered(handler, parameters):
     ),
 )
 def test_any_text_beside_another_is_answered_or_refused(handler, text, parameters):
-    neighbour = parts.SENTENCES[1]
+    neighbour = parts.SENTENCES[4]  # short, so that it is padded beside most texts
     request = {"inputs": [neighbour, text], "parameters": parameters}
     if text in NO_TEXTS.values():
         with pytest.raises(ValueError, match=r'"inputs\[1\]" holds half of a surrogate pair'):
