@@ -140,7 +140,7 @@ def test_any_text_within_the_limits_is_answered(handler, parameters):
             )
 
 
-@settings(max_examples=6, deadline=None, database=None, derandomize=True)
+@settings(max_examples=5, deadline=None, database=None, derandomize=True)
 @given(
     text=anything,
     parameters=st.one_of(
