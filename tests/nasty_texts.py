@@ -88,3 +88,5 @@ texts = strategies.lists(
     ),
     max_size=12,
 ).map("".join)
+# Those, and now and then what is no text.
+anything = strategies.one_of(texts, strategies.text(max_size=40), strategies.sampled_from([*NO_TEXTS.values()]))

@@ -53,7 +53,7 @@ SENTENCES = ["דנה גרה", "יוסי גר בבית", "רות אוכלת תפ�
 TRANSLATIONS = ["Dana lives", "Yossi lives in the", "Ruth", "The girl reads a book about a big sea", "Hello world"]
 
 
-def _sentencepiece(lines, size, **settings) -> bytes:
+def _sentencepiece(lines, size) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines * 20),
@@ -66,7 +66,6 @@ def _sentencepiece(lines, size, **settings) -> bytes:
         unk_id=0,
         eos_id=1,
         minloglevel=2,
-        **settings,
     )
     return model.getvalue()
 
@@ -76,11 +75,11 @@ def _pieces(serialized: bytes) -> list[tuple[str, float]]:
     return [(model.IdToPiece(i), model.GetScore(i)) for i in range(model.GetPieceSize())]
 
 
-def _marian_tokenizer(folder: Path, source, target, **settings):
+def _marian_tokenizer(folder: Path, source, target):
     folder.mkdir(parents=True)
     vocab = ["</s>", "<unk>"]
     for name, lines in (("source.spm", source), ("target.spm", target)):
-        serialized = _sentencepiece(lines, 90, **settings)
+        serialized = lines if isinstance(lines, bytes) else _sentencepiece(lines, 90)
         (folder / name).write_bytes(serialized)
         vocab += [piece for piece, _ in _pieces(serialized) if piece not in vocab]
     vocab.append("<pad>")
@@ -117,9 +116,9 @@ def _translator_sizes(width, heads):
     }
 
 
-def marian(folder: Path, source, target, width, heads=4, pieces=None, **sizes):
-    """(model, tokenizer); `pieces` are settings of sentencepiece, `sizes` of the configuration."""
-    tokenizer = _marian_tokenizer(folder, source, target, **pieces or {})
+def marian(folder: Path, source, target, width, heads=4, **sizes):
+    """(model, tokenizer); `source` and `target` are lines to learn pieces from, or sentencepiece's models as bytes."""
+    tokenizer = _marian_tokenizer(folder, source, target)
     config = transformers.MarianConfig(
         vocab_size=len(tokenizer.encoder),
         pad_token_id=tokenizer.pad_token_id,

@@ -75,7 +75,8 @@ class NaiveTranslation:
 
     def _continue(self, text, top_k) -> list[tuple[str, float]]:
         tokenizer = self.processor.llm_tokenizer
-        ids = tokenizer(text, verbose=False)["input_ids"]
+        # As the TALL reads it: what looks like a special token in a text is text.
+        ids = tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
         if not ids:  # an empty text still is one token
             ids = [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
         max_length = getattr(self.llm.config.get_text_config(), "max_position_embeddings", None)
@@ -110,6 +111,7 @@ class NaiveTranslation:
             return []
         inputs = self.tokenizer(
             self.as_text(self.tokenizer, sentences),
+            split_special_tokens=True,
             return_tensors="pt",
             padding=True,
             truncation=True,

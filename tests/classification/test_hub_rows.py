@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import stand_ins
+import yaml
 from huggingface_hub import HfApi
 
 from tall_hf.classification import TASKS
@@ -24,39 +25,20 @@ import json
 from tall_hf.classification import TASKS, read_examples
 print(json.dumps([read_examples(TASKS[name], language, split)[:] for name, language, split in {ASKED}]))
 """
-# As on the datasets' cards: configurations with their features and files. XNLI's has the published number of rows, for its files
-# are read by name; rows that are read by a configuration must be as many as the card says.
-CARD = """---
-dataset_info:
-- config_name: {language}
-  features:
-{features}
-  splits:
-  - name: test
-    num_bytes: 1
-    num_examples: {rows}
-configs:
-- config_name: {language}
-  data_files:
-  - split: test
-    path: {language}/test-*
----
-"""
-XNLI = """  - name: premise
-    dtype: string
-  - name: hypothesis
-    dtype: string
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': entailment
-          '1': neutral
-          '2': contradiction"""
-AMAZON = """  - name: text
-    dtype: string
-  - name: label
-    dtype: int64"""
+XNLI_LABEL = {"class_label": {"names": {"0": "entailment", "1": "neutral", "2": "contradiction"}}}
+
+
+def card(columns, label, languages):
+    """As on the datasets' cards: configurations with their files, and numbers that are not those of so small a stand-in."""
+    features = [{"name": name, "dtype": "string"} for name in columns] + [{"name": "label", "dtype": label}]
+    splits = [{"name": "test", "num_bytes": 1, "num_examples": 3}]
+    metadata = {
+        "dataset_info": [{"config_name": name, "features": features, "splits": splits} for name in languages],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/test-*"}]} for name in languages
+        ],
+    }
+    return f"---\n{yaml.safe_dump(metadata)}---\n"
 
 
 @pytest.fixture
@@ -66,16 +48,15 @@ def repositories(hub, tmp_path):
     for folder in folders.values():
         folder.mkdir()
     stand_ins.xnli(folders["xnli"], languages=("en", "sw"), splits=("train", "validation", "test"))
-    (folders["xnli"] / "README.md").write_text(CARD.format(language="sw", features=XNLI, rows=5010), encoding="utf-8")
+    metadata = card(["premise", "hypothesis"], XNLI_LABEL, ["en", "sw"])
+    (folders["xnli"] / "README.md").write_text(metadata, encoding="utf-8")
     stand_ins.indicxnli(folders["indicxnli"], "ta", "dev")
     (folders["indicxnli"] / "indicxnli.py").write_text("raise RuntimeError", encoding="utf-8")
     stand_ins.sinhala_news(folders["sinhala_news"])
     (folders["amazon_reviews"] / "de").mkdir()
     path = stand_ins.amazon_reviews(folders["amazon_reviews"])
     path.rename(path.parent / "de" / "test-00000-of-00001.parquet")
-    (folders["amazon_reviews"] / "README.md").write_text(
-        CARD.format(language="de", features=AMAZON, rows=3), encoding="utf-8"
-    )
+    (folders["amazon_reviews"] / "README.md").write_text(card(["text"], "int64", ["de"]), encoding="utf-8")
     for name, folder in folders.items():
         task = TASKS[name]
         api = HfApi(hub.endpoint, token=hub.add_user(task.hub.repository.partition("/")[0]))

@@ -78,7 +78,7 @@ def test_equals_the_models_own_translations(tall, texts, tmp_path):
     translated = translate(tall, corpus, tmp_path / "shards")
     assert translated.column_names == ["sentence", "truncated", "missing_word", "is_validation", "translation"]
     assert translated.remove_columns("translation").to_list() == corpus.to_list()
-    assert len(set(translated["translation"][:])) > 20
+    assert len(set(translated["translation"][:])) > 5
     alone = {text: model.translate([text], processor, num_beams=2)[0] for text in set(translated["truncated"][:])}
     assert [alone[text] for text in translated["truncated"]] == translated["translation"][:]
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches.direct import Direct
-from tall_hf.evaluation.approaches.language_model import LanguageModel
+from tall_hf.evaluation.approaches.language_model import LanguageModel, encode, encode_words
 from tall_hf.evaluation.build import model_loader
 from tall_hf.modeling import words_tall
 
@@ -161,6 +161,24 @@ def test_long_texts_keep_their_end(load):
     model = LanguageModel(*load("gpt2")())  # 80 positions
     [words] = model.next_words(["big " * 300 + "sea"], top_k=2)
     assert len(words) == 2
+
+
+def test_special_tokens_in_a_text_are_text(load, llm):
+    """In what is asked and, by `encode_words`, in what LoRA and the soft prompt learn."""
+    tokenizer = load(llm)()[1]
+    # Qwen2's unknown token is its end of text.
+    tokens = sorted({tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token} - {None})
+    special = set(tokenizer.convert_tokens_to_ids(tokens))
+
+    def specials(row):
+        return [index for index in row if index in special]
+
+    texts = [f"Dana {token} in" for token in tokens]
+    plain = specials(encode(tokenizer, ["Dana in"])[0])
+    assert len(encode(tokenizer, ["Dana in"])[0]) > len(plain)
+    prefixes, wholes = encode_words(tokenizer, texts, tokens)
+    for row in (*encode(tokenizer, texts), *prefixes, *wholes):
+        assert specials(row) == plain
 
 
 def test_settings_stand_for_weights_and_tokenizer(part):

@@ -126,3 +126,14 @@ def test_a_text_that_is_cut_keeps_the_language_it_is_translated_into(part, monke
     assert seen["input_ids"][0].tolist() == [7, *long[1 - positions :]]
     assert seen["input_ids"][1][seen["attention_mask"][1].bool()].tolist() == [7, *short]
     assert seen["attention_mask"].sum(dim=1).tolist() == [positions, len(short) + 1]
+
+
+def test_special_tokens_in_a_text_are_translated_back_as_text(naive, monkeypatch):
+    generate, seen = naive.back.model.generate, []
+    monkeypatch.setattr(
+        naive.back.model, "generate", lambda **inputs: seen.append(inputs["input_ids"]) or generate(**inputs)
+    )
+    naive.back(["Dana </s> lives"])
+    [[row]] = seen
+    assert row.tolist().count(naive.back.tokenizer.eos_token_id) == 1
+    assert row[-1] == naive.back.tokenizer.eos_token_id

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 
@@ -9,6 +10,8 @@ HEAD = (
     "killed while it",
     "trials",
     "inside the work",
+    "phases at the kill",
+    "progress at the kill",
     "in the middle of a file",
     "redone at most",
     "of an interval of",
@@ -32,13 +35,29 @@ def rows(lines: list[dict]) -> list[tuple]:
         own = [line for line in lines if line["job"] == job]
         if own:
             most = max(line["redone"] for line in own)
-            made.append((name, *_counts(own), f"{most} {own[0]['unit']}", own[0]["interval"], _equal(own)))
-    return [*made, ("all", *_counts(lines), "", "", _equal(lines))]
+            redone = (f"{most} {own[0]['unit']}", own[0]["interval"], _equal(own))
+            made.append((name, *_inside(own), _phases(own), _progress(own), _in_files(own), *redone))
+    return [*made, ("all", *_inside(lines), "", "", _in_files(lines), "", "", _equal(lines))]
 
 
-def _counts(lines):
+def _inside(lines):
+    return len(lines), sum(line["inside"] for line in lines)
+
+
+def _phases(lines):
+    counted = Counter(line["phase"] or "none" for line in lines)
+    return ", ".join(f"{phase} {count}" for phase, count in counted.most_common())
+
+
+def _progress(lines):
+    """How far the work was: the least, the middle and the most of what there is to do."""
+    done = sorted(line["done"] for line in lines)
+    return f"{done[0]}, {done[len(done) // 2]}, {done[-1]} of {lines[0]['of']} {lines[0]['unit']}"
+
+
+def _in_files(lines):
     # Counted are files that it stopped in to be killed; at another moment it may have been in one too.
-    return len(lines), sum(line["inside"] for line in lines), sum("file" in line["aimed"] for line in lines)
+    return sum("file" in line["aimed"] for line in lines)
 
 
 def _equal(lines):

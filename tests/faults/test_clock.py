@@ -7,7 +7,9 @@ import pytest
 
 
 def test_the_newest_checkpoint_is_kept_whatever_its_date(trials, training):
-    one = dataclasses.replace(training, arguments=lambda folder: (*training.arguments(folder), "--save_total_limit=1"))
+    # The best would be kept too, and at the end alone.
+    options = ("--save_total_limit=1", "--load_best_model_at_end=False")
+    one = dataclasses.replace(training, arguments=lambda folder: (*training.arguments(folder), *options))
     folder = trials.root / "clock-one-checkpoint"
     ended, _, output = trials.run(one, folder, "jumping", clock=True)
     assert ended == {"ended": 0}, output

@@ -3,21 +3,20 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasty_texts import NO_TEXTS, TEXTS, texts
+from nasty_texts import NO_TEXTS, TEXTS, anything, texts
 from rich.console import Console
 
 from tall_hf import LastTokenCollator
 from tall_hf.data.corpus import CorpusCounts, CorpusSettings, clean_sentences
-from tall_hf.data.prepare import prepare
+from tall_hf.data.prepare import _rows, prepare
 from tall_hf.data.words import divide_at_last_word, normalize
 
 
 SOME = settings(max_examples=100, deadline=None, database=None, derandomize=True)
-any_text = st.one_of(texts, st.text(max_size=40), st.sampled_from([*NO_TEXTS.values()]))
 
 
 @SOME
-@given(text=any_text)
+@given(text=anything)
 def test_normalising_twice_changes_nothing_more(text):
     once = normalize(text, strip_niqqud=True)
     once.encode("utf-8")
@@ -26,7 +25,7 @@ def test_normalising_twice_changes_nothing_more(text):
 
 
 @SOME
-@given(sources=st.lists(any_text, max_size=6))
+@given(sources=st.lists(anything, max_size=6))
 def test_every_text_is_a_row_or_counted(sources):
     settings_, counts = CorpusSettings(min_words=2, max_words=50), CorpusCounts()
     rows = list(clean_sentences(sources, settings_, counts))
@@ -36,6 +35,33 @@ def test_every_text_is_a_row_or_counted(sources):
         truncated, gap, word = divide_at_last_word(row["sentence"])
         assert (truncated, word) == (row["truncated"], row["missing_word"])
         assert truncated and word and row["sentence"] == truncated + gap + word
+
+
+@settings(SOME, max_examples=10)
+@given(source=anything, translation=texts)
+def test_any_row_lies_in_the_embeddings_and_is_the_same_among_others(composed, source, translation):
+    """What `tall prepare` makes of a sentence and any translation of it."""
+    model, processor = composed("gated")
+    config = model.config
+    limits = {
+        "input_ids": (config.lr_hr_config.vocab_size, config.max_source_length),
+        "llm_input_ids": (config.llm_config.vocab_size, config.max_translation_length),
+        "labels": (config.hr_lr_config.vocab_size, config.max_target_length),
+    }
+    cleaned = clean_sentences(["דנה גרה בחיפה", f"{source} {source}"], CorpusSettings(min_words=2), CorpusCounts())
+    sentences = [{"sentence": row["sentence"], "truncated": row["truncated"]} for row in cleaned]
+    translations = ["Dana lives", translation]
+    batch = {name: [row[name] for row in sentences] for name in ("sentence", "truncated")}
+    together = _rows(processor, batch | {"translation": translations[: len(sentences)]})
+    for i, row in enumerate(sentences):
+        for name, (size, length) in limits.items():
+            ids = together[name][i]
+            assert 0 < len(ids) <= length and 0 <= min(ids) <= max(ids) < size
+        labels, [prefix] = together["labels"][i], processor.encode_target([row["truncated"]])
+        known = len(labels) - together["continuation_length"][i]
+        assert labels[:known] == prefix[:known] and labels[known : known + 1] != prefix[known : known + 1]
+        alone = _rows(processor, {name: [value] for name, value in row.items()} | {"translation": [translations[i]]})
+        assert {name: values[i] for name, values in together.items()} == {name: v[0] for name, v in alone.items()}
 
 
 def test_nasty_texts_are_prepared_and_learned(composed, tmp_path):

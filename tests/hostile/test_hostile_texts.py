@@ -6,6 +6,7 @@ import parts
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from nasty_texts import NO_TEXTS, SPECIAL_TOKENS, TEXTS, texts
 
 from tall_hf.modeling.pipeline_tall import TALLTextGenerationPipeline
@@ -105,6 +106,27 @@ def test_next_words_and_completion_of_all_at_once(composed):
     for text, whole in zip(batch, completed, strict=True):
         assert whole.startswith(text.rstrip())
     assert completed[0] == model.complete(NEIGHBOUR, processor, max_words=1)[0]
+
+
+@settings(FEW, max_examples=10)
+@given(text=texts, translation=texts, num_beams=st.integers(1, 3), do_sample=st.booleans())
+def test_generate_goes_on_from_any_text(composed, text, translation, num_beams, do_sample):
+    model, processor = composed("gated")
+    short = parts.SENTENCES[4]  # padded beside most texts
+    inputs = processor(text=[short, text], translations=["Dana", translation], return_tensors="pt")
+    options = {"max_new_tokens": 3, "num_beams": num_beams, "do_sample": do_sample}
+    options |= {"return_dict_in_generate": True, "output_scores": True}
+    torch.manual_seed(0)
+    together = model.generate(**inputs, **options)
+    given, rows = inputs["decoder_input_ids"], together.sequences
+    assert torch.equal(rows[:, : given.shape[1]], given)
+    written = rows[:, given.shape[1] :]
+    assert written.shape[1] <= 3 and 0 <= written.min() <= written.max() < model.config.hr_lr_config.vocab_size
+    for row in written:
+        processor.decode_target(row.tolist()).encode("utf-8")
+    if not do_sample:
+        alone = model.generate(**processor(text=short, translations="Dana", return_tensors="pt"), **options)
+        torch.testing.assert_close(together.scores[0][0], alone.scores[0][0], atol=1e-4, rtol=1e-4)
 
 
 @settings(FEW, max_examples=5)

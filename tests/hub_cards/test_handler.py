@@ -17,7 +17,9 @@ import pytest
 import torch
 from huggingface_hub import InferenceClient, constants, get_session
 from huggingface_hub.errors import BadRequestError
-from nasty_texts import NO_TEXTS, TEXTS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nasty_texts import NO_TEXTS, TEXTS, anything
 
 from tall_hf import publishing
 from tall_hf.hub_cards import handler as handler_module
@@ -138,6 +140,32 @@ def test_any_text_within_the_limits_is_answered(handler, parameters):
             )
 
 
+@settings(max_examples=5, deadline=None, database=None, derandomize=True)
+@given(
+    text=anything,
+    parameters=st.one_of(
+        st.fixed_dictionaries({"top_k": st.integers(1, 3)}),
+        st.fixed_dictionaries({"max_words": st.just(1)}, optional={"num_beams": st.integers(1, 2)}),
+    ),
+)
+def test_any_text_beside_another_is_answered_or_refused(handler, text, parameters):
+    neighbour = parts.SENTENCES[4]  # short, so that it is padded beside most texts
+    request = {"inputs": [neighbour, text], "parameters": parameters}
+    if text in NO_TEXTS.values():
+        with pytest.raises(ValueError, match=r'"inputs\[1\]" holds half of a surrogate pair'):
+            handler(request)
+        return
+    [beside, answer] = json.loads(json.dumps(handler(request), allow_nan=False))
+    [alone] = handler({"inputs": [neighbour], "parameters": parameters})
+    if "top_k" in parameters:
+        assert 0 < len(answer) <= parameters["top_k"] and all(0 < one["score"] <= 1 + 1e-6 for one in answer)
+        assert [one["word"] for one in beside] == [one["word"] for one in alone]
+        assert [one["score"] for one in beside] == pytest.approx([one["score"] for one in alone], rel=1e-3)
+    else:
+        assert answer[0]["generated_text"].startswith(text.rstrip())
+        assert beside == alone
+
+
 def test_what_is_beyond_the_limits_or_no_text_is_refused(handler):
     for text in [*NO_TEXTS.values(), *(text for text in TEXTS.values() if len(text) > LIMITS["max_characters"])]:
         with pytest.raises(ValueError, match="surrogate pair|the limit is 10,000"):
@@ -220,9 +248,9 @@ def test_whole_numbers_are_numbers(handler, sampling):
     parameters = {"do_sample": True, "max_words": 1, **sampling}
     as_floats = {name: float(value) if name in sampling else value for name, value in parameters.items()}
     answers = []
-    for settings in (parameters, as_floats):
+    for asked in (parameters, as_floats):
         torch.manual_seed(0)
-        answers.append(handler({"inputs": parts.SENTENCES[0], "parameters": settings}))
+        answers.append(handler({"inputs": parts.SENTENCES[0], "parameters": asked}))
     assert answers[0] == answers[1]
 
 

@@ -3,6 +3,7 @@
 import configparser
 import contextlib
 import html
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,8 @@ from types import SimpleNamespace
 import parts
 import pytest
 import yaml
-from nasty_texts import HTML, NO_TEXTS, TEXTS
+from hypothesis import given, settings
+from nasty_texts import HTML, NO_TEXTS, TEXTS, anything
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf.evaluation.approach import Question
@@ -147,6 +149,24 @@ def test_naive_words_are_those_of_the_evaluation(app, composed, part_folders, tr
         assert one.probability == pytest.approx(added[one.english], rel=1e-3)
 
 
+def test_special_tokens_of_what_is_written_are_text_to_the_naive_way_too(app, composed, monkeypatch):
+    model, processor = composed("gated", "nllb", "qwen2")
+    naive = app.NaiveTranslation(model, processor)
+    seen = {}
+
+    def reading(role, function):
+        return lambda *args, **inputs: (
+            seen.setdefault(role, inputs["input_ids"][0].tolist()) and function(*args, **inputs)
+        )
+
+    monkeypatch.setattr(naive.llm, "forward", reading("llm", naive.llm.forward))
+    monkeypatch.setattr(naive.translator, "generate", reading("translator", naive.translator.generate))
+    token, end = processor.llm_tokenizer.eos_token, naive.tokenizer.eos_token
+    naive.next_words(f"Dana {token} {end}")
+    assert processor.llm_tokenizer.eos_token_id not in seen["llm"]
+    assert seen["translator"].count(naive.tokenizer.eos_token_id) == 1
+
+
 def test_a_sentence_that_is_cut_keeps_the_language_it_is_translated_into(app, fresh, monkeypatch):
     model, processor = fresh("gated")
     processor.source_lang = "heb"
@@ -194,6 +214,32 @@ def test_without_the_translator_back_the_tall_answers_alone(app, fresh, tmp_path
     assert [word for word, _ in words] == [word for word, _ in expected]
     assert [p for _, p in words] == pytest.approx([p for _, p in expected], rel=1e-5)
     assert translation == model.translate("שלום", processor)[0]
+
+
+@pytest.fixture(scope="module")
+def tiny_space(app, composed, tmp_path_factory):
+    """What `/next_words` of a Space calls, around a tiny random model."""
+    folder = tmp_path_factory.mktemp("tiny-space")
+    for made in composed("gated"):
+        made.save_pretrained(folder)
+    demo = app.Demo(str(folder))
+    assert demo.naive is not None
+    functions = {one.api_name: one.fn for one in app.build(demo).fns.values()}
+    return functions["next_words"]
+
+
+@settings(max_examples=8, deadline=None, database=None, derandomize=True)
+@given(text=anything)
+def test_the_function_answers_any_text_or_says_why_not(tiny_space, text):
+    if text in NO_TEXTS.values() or not any(char.isalnum() for char in text):
+        with pytest.raises(gradio.Error, match="half of a surrogate pair|There is no word yet"):
+            tiny_space(text)
+        return
+    answer = json.loads(json.dumps(tiny_space(text), allow_nan=False))
+    assert 0 < len(answer["words"]) <= 5 and all(0 < one["score"] <= 1 + 1e-6 for one in answer["words"])
+    for one in answer["naive"]:
+        assert one["word"] and one["sentence"].split() and 0 < one["probability"] <= 1 + 1e-6
+    assert isinstance(answer["translation"], str) and isinstance(answer["note"], str)
 
 
 def test_whatever_is_written_is_escaped(app):

@@ -43,6 +43,7 @@ class BackTranslator:
         if spoken:
             inputs = self.tokenizer(
                 as_text(self.tokenizer, [texts[i] for i in spoken]),
+                split_special_tokens=True,
                 return_tensors="pt",
                 padding=True,
                 truncation=True,

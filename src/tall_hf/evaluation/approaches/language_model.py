@@ -127,17 +127,21 @@ class LanguageModel:
 
 def encode(tokenizer, texts: list[str]) -> list[list[int]]:
     """Token ids of texts, as their language model reads them; an empty text still is one token."""
-    rows = tokenizer(texts, verbose=False)["input_ids"]
     filler = padding_token(tokenizer) if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return [row or [filler] for row in rows]
+    return [row or [filler] for row in _rows(tokenizer, texts)]
 
 
 def encode_words(tokenizer, texts: list[str], words: list[str]) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of texts, and of the same texts with a further word each, which only adds tokens."""
     prefixes = encode(tokenizer, texts)
-    wholes = tokenizer([f"{text} {word}" for text, word in zip(texts, words, strict=True)], verbose=False)["input_ids"]
+    wholes = _rows(tokenizer, [f"{text} {word}" for text, word in zip(texts, words, strict=True)])
     # Hardly ever does a tokenizer write the text itself in another way when a word stands behind it.
     return prefixes, [prefix + whole[len(prefix) :] for prefix, whole in zip(prefixes, wholes, strict=True)]
+
+
+def _rows(tokenizer, texts):
+    # As a TALL's processor: what looks like a special token in a text is text.
+    return tokenizer(texts, split_special_tokens=True, verbose=False)["input_ids"]
 
 
 def padding_token(tokenizer) -> int:
