@@ -95,8 +95,20 @@ class TokenSoftmaxFusion(SourceFusion):
         states = torch.stack(layers, dim=2)
         batch, length, _, width = states.shape
         rows = (states + self.layer_positions).flatten(0, 1)
-        mixed = self.mixer(torch.cat([self.query.expand(len(rows), 1, width), rows], dim=1))
-        return self.layer_scores(mixed[:, 0]).float().softmax(dim=-1).view(batch, length, -1)
+        first = self._mix_into_first(self.query.expand(len(rows), 1, width), rows)
+        return self.layer_scores(first).float().softmax(dim=-1).view(batch, length, -1)
+
+    def _mix_into_first(self, first: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """What the transformer layer makes of `first` (tokens, 1, width) beside `rows` (tokens, layers, width).
+
+        As `self.mixer` of both in a row, at the first position; nothing reads the others, which are most of the work.
+        """
+        mixer = self.mixer
+        read = torch.cat([first, rows], dim=1)
+        attended, _ = mixer.self_attn(first, read, read, need_weights=False)
+        first = mixer.norm1(first + mixer.dropout1(attended))
+        widened = mixer.dropout(mixer.activation(mixer.linear1(first)))
+        return mixer.norm2(first + mixer.dropout2(mixer.linear2(widened)))
 
 
 def build_source_fusion(kind: str, num_layers: int, width: int) -> SourceFusion | None:

@@ -87,7 +87,10 @@ def test_token_softmax_weighs_each_token_by_a_post_norm_layer_over_its_layers(tr
         for parameter in fusion.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0]])
+    widened = []
+    fusion.mixer.linear1.register_forward_hook(lambda module, args, output: widened.append(output.shape[:-1].numel()))
     got, weights = fusion(layers, mask).detach(), fusion.layer_weights(layers).detach()
+    assert widened == [8, 8]  # a row a token, not one for each of its layers
     for row, column in itertools.product(range(2), range(4)):
         states = torch.stack([layer[row, column] for layer in layers])
         expected = weights_of_a_token(fusion, states)
