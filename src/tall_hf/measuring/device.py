@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 
 logger = logging.get_logger(__name__)
-# A processor without instructions for bfloat16 is 15 to 100 times slower in it than in float32, one with them never slower.
+# One with AVX2 alone was 6 to 90 times slower in bfloat16 than in float32, by the product's shape, and 60 times in the one tried here.
 _FAR_SLOWER = 4
 
 
@@ -38,7 +38,7 @@ def warn_of_slow_bfloat16(instead: str) -> None:
     if not processor_computes_bfloat16():
         logger.warning(
             "This processor has no instructions for bfloat16 and is many times slower in it than in float32: "
-            f"{instead} gives the same sooner."
+            f"{instead} is sooner done, and more exact."
         )
 
 
