@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import DataLoader, Sampler
 from transformers import Seq2SeqTrainer
 
+from tall_hf.training.checkpoint_rotation import StepwiseRotation
+
 
 class ShortFirst(Sampler[list[int]]):
     """Batches of row numbers for a whole training, the same whenever it is iterated over.
@@ -77,7 +79,7 @@ class ShortFirst(Sampler[list[int]]):
         return batches
 
 
-class BatchesTrainer(Seq2SeqTrainer):
+class BatchesTrainer(StepwiseRotation, Seq2SeqTrainer):
     """A Seq2SeqTrainer that reads the batches it is given, in their order.
 
     Args:

@@ -3,11 +3,13 @@
 import copy
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from texts import world_text
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import AutoModelForCausalLM, Trainer, TrainerState
 
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.approaches import causal_training
@@ -110,6 +112,22 @@ def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
     kept = approach.load_model()[0].lm_head.weight
     assert torch.equal(kept, weights[2])
     assert not torch.equal(kept, weights[3])
+
+
+def test_the_last_checkpoint_is_kept_whatever_its_date(load, tmp_path, monkeypatch):
+    losses, hours = iter([9.0, 1.0, 2.0]), iter(range(9))  # the first checkpoint is the best, the next one the last
+    evaluate, save = Trainer.evaluate, TrainerState.save_to_json
+
+    def save_while_the_clock_goes_back(self, path):
+        save(self, path)
+        os.utime(Path(path).parent, (1e9 - 3600 * next(hours),) * 2)
+
+    monkeypatch.setattr(Trainer, "evaluate", lambda *args, **kw: {**evaluate(*args, **kw), "eval_loss": next(losses)})
+    monkeypatch.setattr(TrainerState, "save_to_json", save_while_the_clock_goes_back)
+    interrupt(monkeypatch, 10)
+    with pytest.raises(Interruption):
+        FineTuned(load, recipe=TuningRecipe(**{**vars(RECIPE), "learning_rates": (1e-3,)})).fit(TRAINING, tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-8"}
 
 
 @pytest.fixture(scope="module")

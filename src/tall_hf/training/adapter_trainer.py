@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, ProcessorMixin, Trainer, TrainerState
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from tall_hf.kinds import kind_of
@@ -21,6 +21,7 @@ from tall_hf.modeling.fusion_tall import SourceFusion
 from . import light
 from .arguments import AdapterTrainingArguments
 from .attention import training_attention
+from .checkpoint_rotation import StepwiseRotation
 from .checkpoints import (
     RESUMED_ARGUMENTS,
     SETTINGS_NAME,
@@ -67,7 +68,7 @@ class EpochSampler(Sampler[int]):
             yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
 
 
-class AdapterTrainer(Trainer, ABC):
+class AdapterTrainer(StepwiseRotation, Trainer, ABC):
     """Trains the adapters of a model around frozen parts; TALLTrainer and LayerFusionTrainer say of which model.
 
     The frozen parts stay in evaluation mode and out of the optimizer. Checkpoints hold the adapters only
@@ -406,15 +407,10 @@ class AdapterTrainer(Trainer, ABC):
 
     def _save_checkpoint(self, model, trial):
         self._is_saving_checkpoint = True
-        # The Trainer would delete by the folders' dates: after a jump of the clock, the checkpoint it has just written.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._is_saving_checkpoint = False
-            self.args.save_total_limit = limit
-        if self.args.should_save:
-            rotate_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint, use_mtime=False)
 
     def _save(self, output_dir=None, state_dict=None):
         folder = output_dir if output_dir is not None else self.args.output_dir

@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from tall_hf.files import write_json
 from tall_hf.measuring.device import free_memory
 from tall_hf.modeling.text_rows_tall import pad_rows
+from tall_hf.training.checkpoint_rotation import StepwiseRotation
 from tall_hf.training.checkpoints import last_checkpoint
 
 from ..approach import TrainingText, check_training
@@ -232,7 +233,7 @@ def train_causal(
     return learned
 
 
-class _WordTrainer(Trainer):
+class _WordTrainer(StepwiseRotation, Trainer):
     """Evaluates by the last word, whatever it learns from."""
 
     def get_eval_dataloader(self, eval_dataset=None):
