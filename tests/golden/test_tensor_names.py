@@ -22,6 +22,7 @@ from tall_hf.modeling.part_configs_tall import SOURCE_FUSIONS
 
 SAVED = Path(__file__).with_name("tensors.json")
 # These are told whole, the others by what differs.
+VOCABULARY = 512  # more than any tokenizer of the tests has learned; how many those are depends on sentencepiece's version
 PLAIN = {"tall": {"source_bridge": "gated"}, "layer_fusion": {"source_fusion": "last"}}
 CHOICES = [
     *[("tall", {"source_bridge": bridge}) for bridge in SOURCE_BRIDGES],
@@ -40,17 +41,22 @@ def tensors(tiny_config, part, tmp_path):
     def of(kind, switches):
         if kind == "tall":
             switches = {"source_bridge": "gated", **switches}
+            plain = tiny_config(**{name: value for name, value in switches.items() if name == "translator"})
+            switches = {name: value for name, value in switches.items() if name != "translator"}
+            made_of = {name: getattr(plain, name) for name in ("lr_hr_config", "llm_config", "hr_lr_config")}
             if switches.get("alignment_type") == "identity":  # the widths have to fit as they are
-                plain = tiny_config()
                 plain.llm_config.hidden_size = plain.lr_hr_config.d_model = plain.hr_lr_config.d_model
-                made_of = {f"{role}_config": getattr(plain, f"{role}_config") for role in ("lr_hr", "llm", "hr_lr")}
-                model = TALLForCausalLM(TALLConfig(**made_of, **switches))
-            else:
-                model = TALLForCausalLM(tiny_config(**switches))
+            model_class, config_class = TALLForCausalLM, TALLConfig
         else:
+            switches = {"source_fusion": "last", **switches}
             made_of = {"encoder_config": part("nllb"), "llm_config": part("llama")}
             made_of = {name: AutoConfig.from_pretrained(folder) for name, folder in made_of.items()}
-            model = LayerFusionForCausalLM(LayerFusionConfig(**made_of, **{"source_fusion": "last", **switches}))
+            model_class, config_class = LayerFusionForCausalLM, LayerFusionConfig
+        for config in made_of.values():
+            config.vocab_size = VOCABULARY
+            if hasattr(config, "decoder_vocab_size"):
+                config.decoder_vocab_size = VOCABULARY
+        model = model_class(config_class(**made_of, **switches))
         model.save_pretrained(tmp_path)
         with safe_open(tmp_path / "model.safetensors", "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
