@@ -216,6 +216,7 @@ def processes(options) -> list[dict]:
             }
             command = [sys.executable, "-m", "benchmarks.scaling", "--child", *passed_on(options)]
             children.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        wait(children)
         answers = [child.communicate()[0] for child in children]
         if any(child.returncode for child in children):
             raise RuntimeError(f"A process of {number} failed; its error stands above.")
@@ -224,6 +225,16 @@ def processes(options) -> list[dict]:
     for row in found:
         row["efficiency"] = row["sentences_per_second"] / (row["processes"] * found[0]["sentences_per_second"])
     return found
+
+
+def wait(children: list[subprocess.Popen]) -> None:
+    """Until all have ended, or one has failed: then those that wait for it are ended too."""
+    try:
+        while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
+            time.sleep(0.1)
+    finally:
+        for child in children:
+            child.terminate()
 
 
 def passed_on(options) -> list[str]:

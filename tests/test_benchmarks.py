@@ -2,6 +2,7 @@
 
 import functools
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_bfloat16_is_left_out_where_it_is_far_slower(tmp_path, monkeypatch, caps
     assert (torch.bfloat16, 4096) in tried
 
 
+def test_bfloat16_is_compared_with_float32_in_products_of_one_width(monkeypatch):
+    """A GPU makes a twentieth of its rate in a narrow product, in either precision."""
+    rates = {
+        torch.float32: {"narrow": 3e12, "wide": 5e13},
+        torch.bfloat16: {"narrow": 3e12, "wide": 6e14},
+    }
+    monkeypatch.setattr(
+        meters, "matmul_rate", lambda dtype, device, width: rates[dtype]["wide" if width == 4096 else "narrow"]
+    )
+    ceilings, slow = speed.measure_ceilings(speed.arguments(["--copy-bytes", "1000", "--device", "cpu"]))
+    assert slow == []
+    assert {name: one["flop_per_second"] for name, one in ceilings.items()} == {"float32": 5e13, "bfloat16": 6e14}
+
+
 def subject_of(tiny, *arguments):
     model, processor = tiny
     options = speed.arguments(["--quick", "--device", "cpu", *arguments])
@@ -246,8 +261,9 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path, capsys,
         (scaling_page, ["--measured", str(tmp_path)], "holds neither speed.json nor scaling.json"),
     ]
     for module, arguments, said in wrong:
+        output = ["--output", str(tmp_path / "output")] if module in (speed, scaling, scaling_page) else []
         with pytest.raises(SystemExit) as stopped:
-            module.main(arguments)
+            module.main([*arguments, *output])
         assert stopped.value.code == 2
         assert said in capsys.readouterr().err
     (tmp_path / "file").touch()
@@ -342,6 +358,14 @@ def test_what_was_measured_stays_when_a_later_part_fails(tmp_path, monkeypatch):
     (tmp_path / "scaling.json").write_text("{")
     with pytest.raises(ValueError, match=r"scaling.json is damaged"):
         scaling.main(["--parts", "memory", "--llms", "tiny", "--output", str(tmp_path)])
+
+
+def test_processes_that_wait_for_a_failed_one_are_ended():
+    codes = ("import time; time.sleep(100)", "raise SystemExit(3)")
+    waiting, failing = children = [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
+    scaling.wait(children)
+    assert failing.wait() == 3
+    assert waiting.wait(timeout=50) != 0
 
 
 @pytest.mark.slow
