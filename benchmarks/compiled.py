@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import meters, scaling, sizes
+from benchmarks.options import count, device
 from benchmarks.training_profile import shallow
 from tall_hf import TALLForCausalLM
 from tall_hf.training.attention import training_attention
@@ -25,19 +26,26 @@ from tall_hf.training.light import cast_frozen
 
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="qwen", help="whose widths: qwen, bloomz or tiny")
+    parser.add_argument("--size", choices=sizes.NAMES, default="qwen", help="whose widths")
     parser.add_argument("--what", nargs="+", choices=("read", "learn"), default=["read", "learn"])
-    parser.add_argument("--layers", type=int, default=4, help="of the LLM; 24 are the paper's")
-    parser.add_argument("--vocabulary", type=int, default=2000)
+    parser.add_argument("--layers", type=count, default=4, help="of the LLM; 24 are the paper's")
+    parser.add_argument("--vocabulary", type=count, default=2000)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the frozen parts")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--mode", default="default", help="of torch.compile; reduce-overhead is CUDA graphs")
-    parser.add_argument("--backend", default="inductor", help="of torch.compile; eager compiles nothing")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[25, 17, 31], help="of the batches, one after another"
+        "--mode",
+        choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        default="default",
+        help="of torch.compile; reduce-overhead is CUDA graphs",
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--backend", choices=("inductor", "eager"), default="inductor", help="of torch.compile; eager compiles nothing"
+    )
+    parser.add_argument("--batch", type=count, default=16)
+    parser.add_argument(
+        "--lengths", type=count, nargs="+", default=[25, 17, 31], help="of the batches, one after another"
+    )
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     torch.manual_seed(options.seed)

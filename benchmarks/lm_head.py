@@ -13,16 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import meters
+from benchmarks.options import count
 from tall_hf.modeling.frozen_parts_tall import last_positions
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocabulary", type=int, default=65839)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--length", type=int, default=25, help="tokens of a text, of which the last is kept")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--vocabulary", type=count, default=65839)
+    parser.add_argument("--width", type=count, default=512)
+    parser.add_argument("--length", type=count, default=25, help="tokens of a text, of which the last is kept")
+    parser.add_argument("--batches", type=count, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--repeats", type=count, default=4)
     options = parser.parse_args(argv)
     rows = []
     for dtype in (torch.float32, torch.bfloat16):

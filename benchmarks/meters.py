@@ -82,7 +82,7 @@ def machine(device: str) -> dict:
 
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "processor": platform.machine(),
+        "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -22,11 +22,13 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from transformers.utils import logging
 
 from benchmarks import budget, meters, sizes, speed_rows
+from benchmarks.options import count, device
 from tall_hf import TALLForCausalLM
-from tall_hf.files import written_whole
+from tall_hf.files import read_json, write_json
 from tall_hf.measuring.device import choose_dtype
 from tall_hf.training.light import cast_frozen
 
@@ -125,12 +127,17 @@ def size_of(llm: str, length: int) -> dict:
     llm_config = model.config.llm_config
     stages = budget.training_step(model, 1, length, length, length, 2)
     translated = budget.translating(model, 1, length, length, 4, 2)
+    # Layers of a list are sharded one by one.
+    layers = [layer for part in model.modules() if isinstance(part, nn.ModuleList) for layer in part]
+    in_layers = {id(weight) for layer in layers for weight in layer.parameters()}
+    outside = [weight for weight in model.parameters() if id(weight) not in in_layers]
     return {
         "llm": llm,
         "parameters": total,
         "trained": trained,
         "frozen_bytes": 2 * (total - trained),
         "trained_bytes": 4 * 4 * trained,
+        "outside_layers_bytes": sum((4 if weight.requires_grad else 2) * weight.numel() for weight in outside),
         # What a checkpointed layer keeps for its backward: its input, in bfloat16.
         "llm_inputs_bytes_per_sentence": 2 * length * llm_config.num_hidden_layers * llm_config.hidden_size,
         "flop_per_training_sentence": sum(stage.flop for stage in stages),
@@ -174,12 +181,14 @@ def build(llm: str, options) -> TALLForCausalLM:
 
 def training_step(llm: str, options) -> tuple[float, int]:
     """Seconds of a step of TALLTrainer, the least of two after one, and its highest bytes, as benchmarks/speed.py has them."""
-    count, length = options.step_sentences, options.length
+    length = options.length
     model, processor = sizes.random_tall(llm, length, beams=1, seed=options.seed, device=options.device)
     if options.dtype == "bfloat16":
         cast_frozen(model, torch.bfloat16)
     known = min(model.config.lr_hr_config.vocab_size, model.config.hr_lr_config.vocab_size)
-    texts, translations = (sizes.number_texts(count, length, options.seed + more, known) for more in (0, 1))
+    texts, translations = (
+        sizes.number_texts(options.step_sentences, length, options.seed + more, known) for more in (0, 1)
+    )
     rows = speed_rows.training_rows(processor, [text.rsplit(" ", 1)[0] for text in texts], translations, texts)
     subject = speed_rows.Subject(llm, model, processor, texts, options, options.dtype)
     return speed_rows.trained_steps(subject, rows, repeats=2)
@@ -191,30 +200,41 @@ def training_step(llm: str, options) -> tuple[float, int]:
 def processes(options) -> list[dict]:
     """Sentences a second of a training on one and on two processes of a thread each (on GPUs: one GPU each)."""
     found = []
-    for count in (1, 2):
+    for number in (1, 2):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         children = []
-        for rank in range(count):
+        for rank in range(number):
             environment = os.environ | {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(count),
+                "WORLD_SIZE": str(number),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "OMP_NUM_THREADS": "1",
             }
             command = [sys.executable, "-m", "benchmarks.scaling", "--child", *passed_on(options)]
             children.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+        wait(children)
         answers = [child.communicate()[0] for child in children]
         if any(child.returncode for child in children):
-            raise RuntimeError(f"A process of {count} failed; its error stands above.")
+            raise RuntimeError(f"A process of {number} failed; its error stands above.")
         slowest = max(json.loads(answer.splitlines()[-1])["seconds"] for answer in answers)
-        found.append({"processes": count, "sentences_per_second": count * options.step_sentences / slowest})
+        found.append({"processes": number, "sentences_per_second": number * options.step_sentences / slowest})
     for row in found:
         row["efficiency"] = row["sentences_per_second"] / (row["processes"] * found[0]["sentences_per_second"])
     return found
+
+
+def wait(children: list[subprocess.Popen]) -> None:
+    """Until all have ended, or one has failed: then those that wait for it are ended too."""
+    try:
+        while any(child.poll() is None for child in children) and not any(child.poll() for child in children):
+            time.sleep(0.1)
+    finally:
+        for child in children:
+            child.terminate()
 
 
 def passed_on(options) -> list[str]:
@@ -239,17 +259,17 @@ def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--size", default="qwen", help="of what is batched and spread: qwen, bloomz, tiny or an LLM's size"
+        "--size", choices=sizes.NAMES, default="qwen", help="of what is batched and spread; 0.5B to 72B are the LLM's"
     )
-    parser.add_argument("--llms", nargs="+", default=["0.5B", "1.5B", "3B", "7B", "72B"])
+    parser.add_argument("--llms", nargs="+", choices=sizes.NAMES, default=["0.5B", "1.5B", "3B", "7B", "72B"])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25, 50])
-    parser.add_argument("--length", type=int, default=25, help="tokens of a training sentence")
-    parser.add_argument("--step-sentences", type=int, default=16)
-    parser.add_argument("--sentences", type=int, default=128, help="of mixed length")
-    parser.add_argument("--padded-batch", type=int, default=16)
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batches", type=count, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--lengths", type=count, nargs="+", default=[10, 25, 50])
+    parser.add_argument("--length", type=count, default=25, help="tokens of a training sentence")
+    parser.add_argument("--step-sentences", type=count, default=16)
+    parser.add_argument("--sentences", type=count, default=128, help="of mixed length")
+    parser.add_argument("--padded-batch", type=count, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="outputs/bench", help="folder for scaling.json")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -258,24 +278,26 @@ def main(argv: list[str] | None = None) -> dict:
         return child(options)
     dtype = choose_dtype(options.dtype)
     began, console = time.perf_counter(), Console(width=150)
-    results = {}
+    path = Path(options.output, "scaling.json")
+    path.parent.mkdir(parents=True, exist_ok=True)  # or fail before anything is measured
+    # Parts that were measured before stay, each with its own machine and options.
+    kept = read_json(path) if path.exists() else {}
+    asked = {name: value for name, value in vars(options).items() if name not in ("child", "output", "parts")}
+    said, results = {"machine": meters.machine(options.device), "options": asked}, {}
+
+    def keep(name, rows):
+        results[name] = rows
+        write_json(path, kept | {part: {**said, "rows": found} for part, found in results.items()})
+
     if {"batches", "padding"} & set(options.parts):
         model = build(options.size, options).eval().to(dtype)
         for name, measure in (("batches", batches), ("padding", padding)):
             if name in options.parts:
-                results[name] = measure(model, options)
+                keep(name, measure(model, options))
         del model
     for name, measure in (("memory", memory), ("models", models), ("processes", processes)):
         if name in options.parts:
-            results[name] = measure(options)
-    path = Path(options.output, "scaling.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Parts that were measured before stay, each with its own machine and options.
-    kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    said = {"machine": meters.machine(options.device), "options": vars(options)}
-    kept |= {name: {**said, "rows": rows} for name, rows in results.items()}
-    with written_whole(path) as aside:
-        aside.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+            keep(name, measure(options))
     for name, rows in results.items():
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = Table(

@@ -1,21 +1,25 @@
 """Write docs/scaling.md: what a 72B LLM, 100 million sentences and 64 GPUs take, from what was measured and counted.
 
-    python -m benchmarks.scaling_page --measured outputs/bench outputs/bench-gpu
+    python -m benchmarks.scaling --output docs/measured/MACHINE
+    python -m benchmarks.scaling_page
 
-Rates are read from the speed.json and scaling.json of the given folders; what stands in none of them is "not measured yet".
+Rates are read from the speed.json and scaling.json of the folders in docs/measured, which are kept beside the page so that every
+figure of it has been made by something; what stands in none of them is "not measured yet".
 Memory and FLOP are counted on the meta device while the page is written.
 """
 
 import argparse
-import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import scaling
-from tall_hf.files import written_whole
+from tall_hf.files import read_json, written_whole
 
 
 NOT_MEASURED = "not measured yet"
+MEASURED = Path(__file__).parents[1] / "docs/measured"
+_FILES = ("speed.json", "scaling.json")
 SENTENCES, GPUS, LLM, LENGTH = 100_000_000, 64, "72B", 25
 _MACHINES = 8  # of eight GPUs each
 # What a plan may assume while no GPU has been measured: an H100's data sheet, the aims of the benchmark, a network of 400 Gbit/s a GPU.
@@ -32,15 +36,16 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
     counted = [scaling.size_of(llm, LENGTH) for llm in ("0.5B", "1.5B", "3B", "7B", LLM)]
     large = counted[-1]
     loaded = large["frozen_bytes"] + 4 * large["trained"]
+    sent = _sent_bytes(large)
     training, translation = (_rate(speeds, what) for what in ("training", "of which translation"))
     efficiency = _efficiency(growths)
     lines = [
         "# How a TALL grows",
         "",
-        "    python -m benchmarks.scaling_page --measured outputs/bench outputs/bench-gpu",
+        "    python -m benchmarks.scaling_page",
         "",
         "writes this page: parameters, memory and FLOP are counted on the meta device, rates are those that `python -m "
-        "benchmarks.speed` and `python -m benchmarks.scaling` measured. What no file holds stands here as "
+        "benchmarks.speed` and `python -m benchmarks.scaling` measured, in the files of docs/measured. What no file holds stands here as "
         f'"{NOT_MEASURED}".',
         "",
         "## By the LLM's size",
@@ -70,19 +75,22 @@ def page(speeds: list[dict], growths: list[dict]) -> str:
         f"| weights, gradients and optimizer a GPU | {(large['frozen_bytes'] + large['trained_bytes']) / GPUS / 1e9:.1f} GB | counted |",
         f"| inputs of the LLM's layers that checkpointing keeps, a sentence | {large['llm_inputs_bytes_per_sentence'] / 1e6:.0f} MB | counted |",
         f"| all activations a GPU | {NOT_MEASURED} | a step on a GPU |",
-        f"| weights that a GPU is sent in a step, gathered forward and backward | {2 * large['frozen_bytes'] / 1e9:,.0f} GB | counted |",
+        f"| what lies in no layer, embeddings most of all, and is gathered whole | {large['outside_layers_bytes'] / 1e9:,.1f} GB | counted |",
+        f"| what a GPU is sent in a step: weights forward and backward, gradients of the adapters | {sent / 1e9:,.0f} GB | counted |",
         f"| work of one epoch | {_exaflop(large['flop_per_training_sentence'])} EFLOP | counted |",
         f"| work of translating everything once | {_exaflop(large['flop_per_translated_sentence'])} EFLOP | counted |",
         f"| a GPU in training | {_teraflops(training)} | speed.json of a GPU, training step in bfloat16 |",
         f"| a GPU in translation | {_teraflops(translation)} | speed.json of a GPU, translation in bfloat16 |",
-        f"| what two processes keep of their speed | {NOT_MEASURED if efficiency is None else f'{efficiency:.0%}'} | scaling.json |",
+        f"| what two processes keep of their speed, the least measured | {NOT_MEASURED if efficiency is None else f'{efficiency:.0%}'} | scaling.json |",
         f"| one epoch, at that rate and efficiency on every GPU | {_hours(large['flop_per_training_sentence'], training, efficiency)} | "
         "computed |",
         f"| translation | {_hours(large['flop_per_translated_sentence'], translation, 1.0)} | computed |",
         "",
-        f"Before it is sharded each process loads the whole model, and a machine has 8 of them: {8 * loaded / 1e9:,.0f} GB of its memory. "
+        f"Before it is sharded each process loads the whole model, and a machine has 8 of them: {8 * loaded / 1e9:,.0f} GB of its memory, "
+        "of a checkpoint in bfloat16. At the end one process loads it once more, in float32, to save it with the trained adapters: "
+        f"{4 * large['parameters'] / 1e9:,.0f} GB. "
         "Accelerate's way to load in one process alone does not know the buffers of a TALL. "
-        "A GPU gathers one layer at a time, so its memory holds that layer besides. With gradient checkpointing layers are computed once "
+        "A GPU gathers one layer at a time, so its memory holds that layer besides, and what lies in no layer. With gradient checkpointing layers are computed once "
         "more than the work above counts. The last lines take a GPU to be as busy with the large LLM as it was with the measured one, and the network to be as good as "
         "what two processes had; neither has been seen. Translation shares nothing between GPUs (`tall prepare` under `accelerate launch`).",
         "",
@@ -105,30 +113,40 @@ def _assumed(large) -> str:
     """What follows if the aims are reached, said as what it is."""
     rate = _SHARE * _PEAK
     hours = SENTENCES * large["flop_per_training_sentence"] / (rate * GPUS) / 3600
-    batch = math.ceil(2 * large["frozen_bytes"] / _NETWORK * rate / large["flop_per_training_sentence"])
+    arriving = _sent_bytes(large) / _NETWORK
+    batch = math.ceil(arriving * rate / large["flop_per_training_sentence"])
     return (
         f"To plan with, **assumed and not measured**: if GPUs that make {_PEAK / 1e12:.0f} TFLOP/s in bfloat16 (an H100's data sheet) were "
         f"{_SHARE:.0%} busy, which is the aim, an epoch would take {hours:.1f} hours; at the aim of {_TRANSLATIONS:,} translations a second and "
         f"GPU, translating everything {SENTENCES / _TRANSLATIONS / GPUS / 60:.0f} minutes. Over a network of {_NETWORK / 1e9:.0f} GB/s a GPU "
-        f"the weights of a step arrive in {2 * large['frozen_bytes'] / _NETWORK:.1f} s, so a GPU needs {batch} sentences a step, or it "
+        f"what it is sent in a step arrives in {arriving:.1f} s, so a GPU needs {batch} sentences a step, or it "
         f"waits for them: {batch * large['llm_inputs_bytes_per_sentence'] / 1e9:.1f} GB of the inputs above."
     )
 
 
+def _sent_bytes(size) -> float:
+    """Of a step on one GPU of many: frozen weights and adapters, gathered twice, and the gradients that are shared out."""
+    adapters = 4 * size["trained"]
+    return 2 * (size["frozen_bytes"] + adapters) + adapters
+
+
 def _rate(speeds, what) -> float | None:
-    """FLOP a second of a GPU with the paper's Qwen size in bfloat16: the ceiling times the share of it that was reached."""
-    for found in speeds:
-        if found["machine"]["device"] == "cpu":
-            continue
-        for row in found["rows"]:
-            if (row["size"], row["dtype"]) == ("qwen", "bfloat16") and row["what"].startswith(what) and row["share"]:
-                return row["share"] * found["ceilings"]["bfloat16"]["flop_per_second"]
-    return None
+    """FLOP a second of a GPU with the paper's Qwen size in bfloat16: ceiling times the share of it that the best run reached."""
+    rates = [
+        row["share"] * found["ceilings"]["bfloat16"]["flop_per_second"]
+        for found in speeds
+        if found["machine"]["device"] != "cpu"
+        for row in found["rows"]
+        if (row["size"], row["dtype"]) == ("qwen", "bfloat16") and row["what"].startswith(what) and row["share"]
+    ]
+    return max(rates, default=None)
 
 
 def _efficiency(growths) -> float | None:
-    found = [part for growth in growths if (part := growth.get("processes"))]
-    return found[-1]["rows"][-1]["efficiency"] if found else None
+    """The least of what was measured."""
+    return min(
+        (growth["processes"]["rows"][-1]["efficiency"] for growth in growths if "processes" in growth), default=None
+    )
 
 
 def _exaflop(flop) -> str:
@@ -185,17 +203,30 @@ def _cell(value) -> str:
     return f"{value:,.3g}" if isinstance(value, float) else str(value)
 
 
-def _read(folders, name) -> list[dict]:
+def read(folders: Iterable[str | Path], name: str) -> list[dict]:
+    """The contents of the files of a name, of the folders that have one.
+
+    Raises:
+        ValueError: one is damaged.
+    """
     paths = [Path(folder, name) for folder in folders]
-    return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
+    return [read_json(path) for path in paths if path.exists()]
 
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measured", nargs="*", default=["outputs/bench", "outputs/bench-gpu"], help="folders")
+    parser.add_argument(
+        "--measured", nargs="+", help="folders with a speed.json or scaling.json; all in docs/measured by default"
+    )
     parser.add_argument("--output", default="docs/scaling.md")
     options = parser.parse_args(argv)
-    text = page(_read(options.measured, "speed.json"), _read(options.measured, "scaling.json"))
+    folders = sorted(MEASURED.iterdir()) if options.measured is None else options.measured
+    for folder in folders:
+        if not any(Path(folder, name).is_file() for name in _FILES):
+            parser.error(
+                f"argument --measured: {folder} holds neither {' nor '.join(_FILES)}, so nothing that was measured"
+            )
+    text = page(*(read(folders, name) for name in _FILES))
     with written_whole(options.output) as path:
         path.write_text(text, encoding="utf-8")
 

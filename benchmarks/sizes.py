@@ -50,6 +50,8 @@ _QWEN_05B = {
     "intermediate_size": 4864,
     "tie_word_embeddings": True,
 }
+# What `configuration` knows.
+NAMES = ("qwen", "bloomz", "tiny", *QWEN)
 # As in OPUS-MT, the padding token is a vocabulary's last one.
 _END, _UNKNOWN, _FIRST_WORD = 0, 1, 2
 # Wide enough that random logits are told apart in any order of summation.
@@ -62,7 +64,13 @@ def qwen(size: str) -> Qwen2Config:
 
 
 def configuration(size: str, bridge: str = "marian") -> TALLConfig:
-    """What a random model of a size is built from: "qwen", "bloomz", a key of `QWEN`, or "tiny"."""
+    """What a random model of a size is built from: "qwen", "bloomz", a key of `QWEN`, or "tiny".
+
+    Raises:
+        ValueError: another size.
+    """
+    if size not in NAMES:
+        raise ValueError(f"`size` must be one of {', '.join(NAMES)}, got {size!r}.")
     if size == "tiny":
         translator = {
             "model_type": "marian",

@@ -7,8 +7,9 @@
 One table, one JSON file, one plot. A figure in the column "ours, exact" comes with the same beams, the same re-reading and, as
 is checked in the run, the same tokens or loss as the reference in its precision; whatever gives up one of these stands under
 "ours, settings" and says which. Models of random weights translate everything to a given number of tokens, on both sides. The
-reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each; so is our
-exact completion, which reads the text again for each word as well.
+reference is measured on few sentences and tokens and multiplied by their number, since it does the same for each (for the later
+tokens of a completion a little more, as the text grows, which is left out in the reference's favour); so is our exact completion,
+which reads the text again for each word as well.
 
 Where a matrix product in bfloat16 is far slower than in float32, as on processors without instructions for it, a line says so
 in place of the rows in bfloat16, which would take hours. Rows that would not be ready in time are left out and named.
@@ -17,7 +18,6 @@ in place of the rows in bfloat16, which would take hours. Rows that would not be
 import argparse
 import dataclasses
 import gc
-import json
 import sys
 import time
 from pathlib import Path
@@ -27,9 +27,10 @@ from rich.console import Console
 from transformers.utils import logging
 
 from benchmarks import meters, sizes, speed_report, speed_rows
+from benchmarks.options import count, device
 from benchmarks.speed_rows import Row, Subject
 from tall_hf import TALLForCausalLM, TALLProcessor
-from tall_hf.files import written_whole
+from tall_hf.files import write_json
 from tall_hf.microworld import World
 from tall_hf.microworld.demo import accuracy, predict_words
 from tall_hf.training.light import cast_frozen
@@ -49,14 +50,14 @@ _ASKED_AT_A_TIME = 256
 
 def measure(size: str, options: argparse.Namespace) -> list[Row]:
     """All rows of a size: those in float32, then those in bfloat16, whose model is the first one rounded."""
+    most = max(options.sentences, options.step_sentences)
     if size == "microworld":
         model, processor = sizes.microworld_tall(options.seed, options.device)
-        texts = sizes.microworld_texts(max(options.sentences, options.step_sentences), options.seed)
+        texts = sizes.microworld_texts(most, options.seed)
     else:
         model, processor = sizes.random_tall(size, options.length, options.beams, options.seed, options.device)
-        count = max(options.sentences, options.step_sentences)
         known = min(model.config.lr_hr_config.vocab_size, model.config.hr_lr_config.vocab_size)
-        texts = sizes.number_texts(count, options.length, options.seed, known)
+        texts = sizes.number_texts(most, options.length, options.seed, known)
     subject, rows = Subject(size, model, processor, texts, options), []
 
     def first(what, dtype="float32"):
@@ -153,18 +154,18 @@ def measure_ceilings(options: argparse.Namespace) -> tuple[dict, list[str]]:
     """FLOP a second of a matrix product by dtype with bytes a second of a copy, and a line on each dtype that is too slow to measure."""
     copied = meters.copy_rate(options.device, options.copy_bytes)
     narrow = min(_NARROW, options.matmul_width)
+    # As narrow in both: a GPU is far from its rate there.
+    rates = {name: meters.matmul_rate(getattr(torch, name), options.device, narrow) for name in options.dtypes}
     ceilings, slow = {}, []
-    for name in options.dtypes:
-        dtype = getattr(torch, name)
-        rate = meters.matmul_rate(dtype, options.device, narrow)
-        fastest = max((one["flop_per_second"] for one in ceilings.values()), default=0)
-        if rate < _FAR_SLOWER * fastest:
+    for name, rate in rates.items():
+        is_slow = rate < _FAR_SLOWER * rates["float32"]
+        if is_slow:
             slow.append(
-                f"{name}: a matrix product makes {rate / 1e9:,.3g} GFLOP/s in it and {fastest / 1e9:,.3g} in float32, so this machine "
-                f"has no instructions for it. Its rows are left out; --slow-bfloat16 measures them all the same."
+                f"{name}: a matrix product makes {rate / 1e9:,.3g} GFLOP/s in it and {rates['float32'] / 1e9:,.3g} in float32, so this "
+                f"machine has no instructions for it. Its rows are left out; --slow-bfloat16 measures them all the same."
             )
-        if rate >= _FAR_SLOWER * fastest or options.slow_bfloat16:
-            rate = meters.matmul_rate(dtype, options.device, options.matmul_width)
+        if not is_slow or options.slow_bfloat16:
+            rate = meters.matmul_rate(getattr(torch, name), options.device, options.matmul_width)
         ceilings[name] = {"flop_per_second": rate, "bytes_per_second": copied}
     return ceilings, slow
 
@@ -204,22 +205,22 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--slow-bfloat16", action="store_true", help="bfloat16 even where it is far slower than float32"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--length", type=int, default=25, help="tokens of a sentence, and of its translation")
-    parser.add_argument("--beams", type=int, default=4, help="of the exact translation")
-    parser.add_argument("--new-tokens", type=int, default=20, help="that a sentence is completed by")
-    parser.add_argument("--sentences", type=int, default=32, help="whose missing word is asked")
-    parser.add_argument("--batch", type=int, default=32, help="sentences read at a time")
-    parser.add_argument("--step-sentences", type=int, default=16, help="of a training step")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--length", type=count, default=25, help="tokens of a sentence, and of its translation")
+    parser.add_argument("--beams", type=count, default=4, help="of the exact translation")
+    parser.add_argument("--new-tokens", type=count, default=20, help="that a sentence is completed by")
+    parser.add_argument("--sentences", type=count, default=32, help="whose missing word is asked")
+    parser.add_argument("--batch", type=count, default=32, help="sentences read at a time")
+    parser.add_argument("--step-sentences", type=count, default=16, help="of a training step; an even number")
     parser.add_argument(
         "--reference-tokens",
-        type=int,
+        type=count,
         default=3,
         help="that are written in fact, by the reference and by ours that reads again",
     )
-    parser.add_argument("--reference-sentences", type=int, default=3, help="that the reference reads in fact")
-    parser.add_argument("--matmul-width", type=int, default=4096)
-    parser.add_argument("--copy-bytes", type=int, default=2**30)
+    parser.add_argument("--reference-sentences", type=count, default=3, help="that the reference reads in fact")
+    parser.add_argument("--matmul-width", type=count, default=4096)
+    parser.add_argument("--copy-bytes", type=count, default=2**30)
     parser.add_argument(
         "--minutes",
         type=float,
@@ -228,7 +229,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--trained", default="outputs/demo", help="a TALL that `make demo` wrote, to ask what settings cost"
+        "--trained",
+        help="a TALL of the little world, to ask what settings cost; outputs/demo, of `make demo`, by default",
     )
     parser.add_argument("--output", default="outputs/bench", help="folder for speed.json and speed.png")
     if argv is None:
@@ -238,6 +240,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         small |= {"reference_sentences": 8, "matmul_width": 512, "copy_bytes": 2**24}
         parser.set_defaults(**small)
     options = parser.parse_args(argv)
+    if options.length < 2:
+        parser.error(f"argument --length: a sentence has a last word and one before it, got {options.length}")
+    if options.step_sentences % 2:
+        parser.error(f"argument --step-sentences: the step is made in two halves too, got {options.step_sentences}")
+    if options.trained is None:
+        options.trained = "outputs/demo"
+    elif not Path(options.trained, "config.json").is_file():
+        parser.error(f"argument --trained: {options.trained} holds no config.json, so no model")
     options.dtypes = ["float32"] if options.no_bfloat16 else ["float32", "bfloat16"]
     options.sizes = options.sizes or (["tiny", "microworld"] if options.quick else list(SIZES[:3]))
     return options
@@ -248,11 +258,10 @@ def main(argv: list[str] | None = None) -> dict:
     options.console = Console(stderr=True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    results = run(options)
     folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "speed.json") as path:
-        path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    folder.mkdir(parents=True, exist_ok=True)  # or fail before anything is measured
+    results = run(options)
+    write_json(folder / "speed.json", results)
     speed_report.show(results, Console(width=200))
     speed_report.plot(results, folder / "speed.png")
     wrong = [row for row in results["rows"] if row["dtype"] == "float32" and row["exact"] is None]

@@ -5,20 +5,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tall_hf.measuring.figures import colour, figure_class
+from tall_hf.measuring.figures import colour, figure_class, save_png
 
 
 def show(results: dict, console: Console) -> None:
     """Print the table of `speed.run`'s results, their budget, and what settings cost."""
     machine, ceilings = results["machine"], results["ceilings"]
-    measured = ", ".join(f"{name} {one['flop_per_second'] / 1e9:,.0f} GFLOP/s" for name, one in ceilings.items())
+    measured = ", ".join(f"{name} {one['flop_per_second'] / 1e9:,.1f} GFLOP/s" for name, one in ceilings.items())
     copied = next(iter(ceilings.values()))["bytes_per_second"] / 1e9
     table = Table(
         title=f"{machine['device']} ({machine['processor']}), {machine['threads']} threads, torch {machine['torch']}, {machine['date']}; "
         f"ceilings measured in this run: matrix product {measured}; memory copy {copied:,.1f} GB/s",
         title_justify="left",
-        caption="Less is better; a ratio says how many times less than the reference, with ≤ how many times the bound. The reference "
-        "is in float32 in every row. ✓ and ✗: the aim is reached or missed by that column.",
+        caption="Less is better; a ratio says how many times less than the reference, with ≤ how many times the bound. The authors' "
+        "procedure is in float32 in every row, a bound in the row's own precision. ✓ and ✗: the aim is reached or missed by that column.",
         caption_justify="left",
     )
     for name in ("size", "what", "dtype"):
@@ -135,8 +135,7 @@ def plot(results: dict, path: Path) -> Path:
     axis.set_xlim(0.8 * min([1, *ratios]), 12 * max([1, *ratios]))
     axis.axvline(1, color="grey", linewidth=0.8)
     axis.set_xlabel("times less than the authors' procedure in float32 (dotted: the aim)")
-    figure.savefig(path, dpi=150)
-    return path
+    return save_png(figure, path, dpi=150)
 
 
 def _figure(value: float | None) -> str:

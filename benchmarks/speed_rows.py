@@ -14,6 +14,7 @@ from transformers import PrinterCallback, TrainerCallback
 from benchmarks import budget, loading, meters, reference, sizes
 from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments
 from tall_hf.data.translation import translation_backend
+from tall_hf.training.attention import training_attention
 
 
 _TRANSLATED_EVERY = 5  # epochs that one translation lasts for
@@ -152,6 +153,8 @@ def missing_word(subject: Subject, float32: list[Row | None]) -> list[Row]:
     texts, few = subject.texts[: options.sentences], min(options.reference_sentences, options.sentences)
     row = Row(subject.size, f"missing word of {len(texts)} sentences, each", subject.dtype, "s", aim=30)
     translation = Row(subject.size, f"of which translation, by {options.batch} at a time", subject.dtype, "s")
+    if float32[0] is None:
+        reference.next_token(model, processor, texts[0])  # warms up
     wanted, translating = subject.timed(lambda: [reference.translate(model, processor, text) for text in texts[:few]])
     tokens, reading = subject.timed(
         lambda: [
@@ -188,12 +191,21 @@ def missing_word(subject: Subject, float32: list[Row | None]) -> list[Row]:
     for name, way in ways.items():
         *_, row.settings[name], translation.settings[name] = answer(way)
     if subject.is_random:  # sentences of the little world are of many lengths
-        length = options.length
-        translation.stages = budget.translating(model, 1, length, length, options.beams, subject.itemsize)
+        batch, length = min(options.batch, len(texts)), options.length
+        # A sentence's share: the weights are fetched once for all sentences of a batch.
+        translation.stages = [
+            stage.times(1 / batch)
+            for stage in budget.translating(model, batch, length, length, options.beams, subject.itemsize)
+        ]
         row.stages = [
             *translation.stages,
-            *budget.encoding(model, 1, length, length, subject.itemsize),
-            *budget.writing(model, 1, length, length, subject.itemsize),
+            *(
+                stage.times(1 / batch)
+                for stage in (
+                    *budget.encoding(model, batch, length, length, subject.itemsize),
+                    *budget.writing(model, batch, length, length, subject.itemsize),
+                )
+            ),
         ]
         row.share, translation.share = share(row, total, subject), share(translation, part, subject)
     return [row, translation]
@@ -204,8 +216,11 @@ def next_word(subject: Subject, float32: Row | None) -> list[Row]:
     model, processor = subject.model, subject.processor
     text, row = subject.texts[0], Row(subject.size, "next word of a translated sentence, batch 1", subject.dtype, "s")
     translation = reference.translate(model, processor, text)
-    logits, passed = subject.timed(lambda: reference.read(model, processor, text, translation))
-    row.reference = passed if float32 is None else float32.reference
+    logits = reference.read(model, processor, text, translation)
+    if float32 is None:
+        row.reference = subject.seconds(lambda: reference.read(model, processor, text, translation), repeats=3)
+    else:
+        row.reference = float32.reference
     row.reference_note = "" if float32 is None else "float32"
     (token,) = next_tokens(model, processor, [text], [translation])
     same = token == logits[-1].argmax().item()
@@ -233,10 +248,9 @@ def training(subject: Subject, float32: Row | None, float32_memory: Row | None) 
         _, one_by_one = subject.timed(
             lambda: [reference.translate(model, processor, text) for text in truncated[:few]]
         )
-        loss = evaluated(model, lambda: reference_loss(model, batch))
-        row.equal, same = same_loss(loss, evaluated(model, lambda: model(**batch).loss.item()))
+        row.equal, same = same_loss(*training_losses(subject, batch))
         step = reference.Training(model.train())
-        step.step({name: tensor[:2] for name, tensor in batch.items()})  # warms up, and makes the optimizer's moments
+        step.step(batch)  # warms up, as the Trainer's first step does, and makes the optimizer's moments
         make_gradients(model)
         with meters.PeakMemory(options.device) as peak:
             _, stepping = subject.timed(lambda: step.step(batch))
@@ -280,8 +294,18 @@ def encode(subject: Subject) -> list[Row]:
     shape = (options.step_sentences, options.length)
     ids = torch.randint(2, 200, shape, device=options.device)
     with torch.no_grad():
-        row.reference = subject.seconds(lambda: model.encoder.llm(input_ids=ids, use_cache=False))
-        row.exact = subject.seconds(lambda: model.encoder(input_ids=ids, llm_input_ids=ids))
+        ways = {
+            "reference": lambda: model.encoder.llm(input_ids=ids, use_cache=False),
+            "exact": lambda: model.encoder(input_ids=ids, llm_input_ids=ids),
+        }
+        for way in ways.values():  # warms up
+            way()
+        # By turns, so that neither has the memory of the other's making, nor a quieter moment of the machine.
+        times = {name: [] for name in ways}
+        for _ in range(3):
+            for name, way in ways.items():
+                times[name].append(subject.timed(way)[1])
+    row.reference, row.exact = min(times["reference"]), min(times["exact"])
     row.stages = budget.encoding(model, *shape, options.length, subject.itemsize)
     row.share = share(row, row.exact, subject)
     return [row]
@@ -321,17 +345,18 @@ def training_rows(processor, truncated, translations, texts) -> list[dict[str, l
 
 
 @torch.no_grad()
-def reference_loss(model, batch) -> float:
-    inputs = {name: batch[name] for name in batch if name not in ("labels", "decoder_attention_mask")}
-    every = reference.logits(model, **inputs)
-    return torch.nn.functional.cross_entropy(every.flatten(0, 1).float(), batch["labels"].flatten()).item()
-
-
-def evaluated(model, function):
-    """The function's value without dropout."""
+def training_losses(subject: Subject, batch: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """The reference's loss of a batch and ours, each as its training computes it, with the same draws of dropout."""
+    model, inputs = subject.model.train(), {name: batch[name] for name in batch if name != "labels"}
+    torch.manual_seed(subject.options.seed)
+    read = {name: inputs[name] for name in inputs if name != "decoder_attention_mask"}
+    every = reference.logits(model, **read)
+    theirs = torch.nn.functional.cross_entropy(every.flatten(0, 1).float(), batch["labels"].flatten())
+    torch.manual_seed(subject.options.seed)
+    with training_attention(inputs):
+        ours = model(**batch).loss
     model.eval()
-    with torch.no_grad():
-        return function()
+    return theirs.item(), ours.item()
 
 
 def same_loss(theirs: float, ours: float) -> tuple[str, bool]:

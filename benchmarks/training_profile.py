@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import scaling, sizes
+from benchmarks.options import count
 from tall_hf import TALLConfig, TALLForCausalLM
 from tall_hf.training.attention import training_attention
 from tall_hf.training.light import cast_frozen
@@ -37,14 +38,14 @@ def shallow(config: TALLConfig, layers: int, vocab_size: int) -> TALLConfig:
 
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="qwen", help="whose widths: qwen, bloomz or tiny")
-    parser.add_argument("--layers", type=int, default=4, help="of the LLM; 24 are the paper's")
+    parser.add_argument("--size", choices=sizes.NAMES, default="qwen", help="whose widths")
+    parser.add_argument("--layers", type=count, default=4, help="of the LLM; 24 are the paper's")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16: of the frozen parts"
     )
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--length", type=int, default=25)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=count, default=16)
+    parser.add_argument("--length", type=count, default=25)
+    parser.add_argument("--repeats", type=count, default=3)
     parser.add_argument(
         "--profile", type=int, default=0, help="show so many operators of a step as the Trainer makes it"
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sizes
+from benchmarks.options import count
 
 
 def surviving(model, processor, texts: list[str], words: int) -> dict[str, float]:
@@ -47,10 +48,10 @@ def _common(rows, others) -> int:
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=("tiny", "qwen", "microworld"), default=["tiny", "microworld"])
-    parser.add_argument("--sentences", type=int, default=10)
-    parser.add_argument("--words", type=int, default=3, help="that each sentence grows by, one at a time")
+    parser.add_argument("--sentences", type=count, default=10)
+    parser.add_argument("--words", type=count, default=3, help="that each sentence grows by, one at a time")
     parser.add_argument(
-        "--length", type=int, default=25, help="words of a sentence and tokens of a translation, random models"
+        "--length", type=count, default=25, help="words of a sentence and tokens of a translation, random models"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)

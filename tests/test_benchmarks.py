@@ -1,6 +1,8 @@
 """The benchmarks at small size: ours answers as the reference does, what is counted is what is done, and all of it runs."""
 
+import functools
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ sys.path.append(str(ROOT))
 from benchmarks import (  # noqa: E402
     budget,
     compiled,
+    decoder_cache,
     lm_head,
     meters,
     reference,
@@ -29,6 +32,7 @@ from benchmarks import (  # noqa: E402
     scaling_page,
     sizes,
     speed,
+    speed_report,
     speed_rows,
     training_profile,
     translation_reuse,
@@ -162,6 +166,125 @@ def test_bfloat16_is_left_out_where_it_is_far_slower(tmp_path, monkeypatch, caps
     assert (torch.bfloat16, 4096) in tried
 
 
+def test_bfloat16_is_compared_with_float32_in_products_of_one_width(monkeypatch):
+    """A GPU makes a twentieth of its rate in a narrow product, in either precision."""
+    rates = {
+        torch.float32: {"narrow": 3e12, "wide": 5e13},
+        torch.bfloat16: {"narrow": 3e12, "wide": 6e14},
+    }
+    monkeypatch.setattr(
+        meters, "matmul_rate", lambda dtype, device, width: rates[dtype]["wide" if width == 4096 else "narrow"]
+    )
+    ceilings, slow = speed.measure_ceilings(speed.arguments(["--copy-bytes", "1000", "--device", "cpu"]))
+    assert slow == []
+    assert {name: one["flop_per_second"] for name, one in ceilings.items()} == {"float32": 5e13, "bfloat16": 6e14}
+
+
+def subject_of(tiny, *arguments):
+    model, processor = tiny
+    options = speed.arguments(["--quick", "--device", "cpu", *arguments])
+    options.ceilings = {"float32": {"flop_per_second": 1e11}}
+    return speed_rows.Subject("tiny", model, processor, sizes.number_texts(8, options.length, 0, 199), options)
+
+
+def test_sentences_of_a_batch_share_what_is_fetched(tiny, monkeypatch):
+    monkeypatch.setattr(speed_rows, "find_spec", lambda name: None)
+    (alone, alone_translated), (shared, shared_translated) = (
+        speed_rows.missing_word(subject_of(tiny, "--batch", str(batch)), [None, None]) for batch in (1, 4)
+    )
+    for one, of_four in ((alone, shared), (alone_translated, shared_translated)):
+        for stage, part in zip(one.stages, of_four.stages, strict=True):
+            assert part.bytes == pytest.approx(stage.bytes / 4)
+            assert part.flop == pytest.approx(stage.flop)
+
+
+def test_the_reference_is_warm_when_it_is_timed(tiny, monkeypatch):
+    """As ours is: a row may be the first that is measured, as each is of the aims on a GPU."""
+    read, seen = reference.read, []
+
+    def slow_at_first(*arguments):
+        if not seen:
+            time.sleep(2)
+        seen.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(reference, "read", slow_at_first)
+    monkeypatch.setattr(speed_rows, "find_spec", lambda name: None)
+    (row,) = speed_rows.next_word(subject_of(tiny), None)
+    assert row.reference < 1.5
+    seen.clear()
+    row, _ = speed_rows.missing_word(subject_of(tiny, "--reference-sentences", "1"), [None, None])
+    assert row.reference < 1.5
+    # A training step that has met its batch before has its memory at hand: both sides', or neither.
+    step, batches = reference.Training.step, []
+
+    def count_rows(self, batch):
+        batches.append(len(batch["input_ids"]))
+        return step(self, batch)
+
+    monkeypatch.setattr(reference.Training, "step", count_rows)
+    model, processor = sizes.random_tall("tiny", 12, beams=1, seed=0, device="cpu")
+    speed_rows.training(subject_of((model, processor)), None, None)
+    assert len(batches) > 1
+    assert set(batches) == {4}
+
+
+def test_the_loss_that_is_compared_is_that_of_the_training(monkeypatch):
+    model, processor = sizes.random_tall("tiny", 12, beams=1, seed=0, device="cpu")
+    forward = TALLForCausalLM.forward
+
+    @functools.wraps(forward)  # the Trainer reads what it takes
+    def another_in_training(self, *arguments, **inputs):
+        outputs = forward(self, *arguments, **inputs)
+        if self.training:
+            outputs.loss = outputs.loss + 1
+        return outputs
+
+    monkeypatch.setattr(TALLForCausalLM, "forward", another_in_training)
+    row, _ = speed_rows.training(subject_of((model, processor)), None, None)
+    assert row.exact is None
+    assert not model.training
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "run", lambda options: pytest.fail("It began to measure."))
+    wrong = [
+        (speed, ["--batch", "0"], "at least 1 is expected, got '0'"),
+        (speed, ["--step-sentences", "3"], "two halves too, got 3"),
+        (speed, ["--length", "1"], "got 1"),
+        (speed, ["--trained", str(tmp_path)], "holds no config.json"),
+        (speed, ["--device", "abacus"], "and not 'abacus'"),
+        (scaling, ["--llms", "9B"], "'9B'"),
+        (scaling, ["--size", "9B"], "'9B'"),
+        (compiled, ["--mode", "fast"], "'fast'"),
+        (compiled, ["--lengths", "0"], "got '0'"),
+        (scaling_page, ["--measured", str(tmp_path)], "holds neither speed.json nor scaling.json"),
+    ]
+    for module, arguments, said in wrong:
+        output = ["--output", str(tmp_path / "output")] if module in (speed, scaling, scaling_page) else []
+        with pytest.raises(SystemExit) as stopped:
+            module.main([*arguments, *output])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        speed.main(["--quick", "--output", str(tmp_path / "file")])
+    with pytest.raises(ValueError, match="one of qwen, bloomz, tiny, 0.5B.*got '9B'"):
+        sizes.configuration("9B")
+
+
+def test_a_plot_is_whole_or_not_there(tmp_path, monkeypatch):
+    def savefig(self, path, **settings):
+        Path(path).write_bytes(b"half of it")
+        raise OSError("The disk is full.")
+
+    figure = speed_report.figure_class()
+    monkeypatch.setattr(figure, "savefig", savefig)
+    with pytest.raises(OSError, match="full"):
+        speed_report.plot({"rows": []}, tmp_path / "speed.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_loading_is_beside_touching(tiny):
     (row,) = speed_rows.load(speed_rows.Subject("tiny", *tiny, [], speed.arguments(["--quick", "--device", "cpu"])))
     assert row.exact > row.reference > 0
@@ -225,6 +348,26 @@ def test_growth_is_measured_and_the_page_reads_it(tmp_path):
     assert "| batch | length |" in text
 
 
+def test_what_was_measured_stays_when_a_later_part_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "processes", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scaling.main(["--parts", "memory", "processes", "--llms", "tiny", "--output", str(tmp_path)])
+    growth = json.loads((tmp_path / "scaling.json").read_text())
+    assert set(growth) == {"memory"}
+    assert str(tmp_path) not in json.dumps(growth)
+    (tmp_path / "scaling.json").write_text("{")
+    with pytest.raises(ValueError, match=r"scaling.json is damaged"):
+        scaling.main(["--parts", "memory", "--llms", "tiny", "--output", str(tmp_path)])
+
+
+def test_processes_that_wait_for_a_failed_one_are_ended():
+    codes = ("import time; time.sleep(100)", "raise SystemExit(3)")
+    waiting, failing = children = [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
+    scaling.wait(children)
+    assert failing.wait() == 3
+    assert waiting.wait(timeout=50) != 0
+
+
 @pytest.mark.slow
 def test_growth_over_processes(tmp_path):
     rows = scaling.main(
@@ -250,8 +393,34 @@ def test_the_page_computes_from_measured_rates_and_says_what_is_missing():
     text = scaling_page.page([measured], [growth])
     assert f"| {hours:,.1f} hours |" in text
     assert "| 400 TFLOP/s |" in text
+    # The best of several batches counts, whose files stand in several folders.
+    better = measured | {"rows": [measured["rows"][0] | {"share": 0.6}]}
+    assert all("| 480 TFLOP/s |" in scaling_page.page(runs, []) for runs in ([measured, better], [better, measured]))
     # The rate of a CPU says nothing about GPUs.
     assert f"{hours:,.1f} hours" not in scaling_page.page([measured | {"machine": {"device": "cpu"}}], [growth])
+
+
+def test_the_page_is_what_the_kept_measurements_make():
+    folders = sorted(scaling_page.MEASURED.iterdir())
+    assert folders
+    made = scaling_page.page(*(scaling_page.read(folders, name) for name in ("speed.json", "scaling.json")))
+    assert (ROOT / "docs/scaling.md").read_text("utf-8") == made, "run `python -m benchmarks.scaling_page`"
+
+
+def test_what_a_gpu_is_sent_and_gathers_whole_is_counted():
+    with torch.device("meta"):
+        model = TALLForCausalLM(sizes.configuration("tiny"))
+    counted = scaling.size_of("tiny", LENGTH)
+    # Embeddings and tables of positions, two alignments, and the LLM's last norm.
+    outside = sum(
+        (4 if weight.requires_grad else 2) * weight.numel()
+        for name, weight in model.named_parameters()
+        if ".layers." not in name
+    )
+    assert counted["outside_layers_bytes"] == outside > 0
+    large = scaling.size_of(scaling_page.LLM, scaling_page.LENGTH)
+    sent = 2 * large["frozen_bytes"] + 3 * 4 * large["trained"]
+    assert f"| {sent / 1e9:,.0f} GB |" in scaling_page.page([], [])
 
 
 def test_the_accelerate_configuration_of_64_gpus_can_be_read():
@@ -322,7 +491,8 @@ def test_what_settings_cost_is_asked_of_a_trained_model(tmp_path, monkeypatch):
         ],
     )
     monkeypatch.setattr(speed_rows, "find_spec", lambda name: None)
-    options = speed.arguments(["--quick", "--trained", str(tmp_path / "nothing")])
+    options = speed.arguments(["--quick"])
+    options.trained = str(tmp_path / "nothing")
     assert speed.accuracies(options) == []
     options.trained = str(tmp_path)
     model.save_pretrained(tmp_path)
@@ -352,6 +522,8 @@ def test_the_smaller_benchmarks_run(capsys):
     small = ["--size", "tiny", "--layers", "2", "--batch", "2", "--length", "5", "--repeats", "1", "--profile", "3"]
     assert len(training_profile.main([*small, "--dtype", "bfloat16"])) == 4
     assert "aten::" in capsys.readouterr().out
+    cache = ["--size", "tiny", "--length", "6", "--new-tokens", "3", "--repeats", "1", "--device", "cpu"]
+    assert set(decoder_cache.main(cache)) == {"with", "without"}
     heads = lm_head.main(["--vocabulary", "50", "--width", "8", "--batches", "1", "3", "--repeats", "1"])
     assert [(row["dtype"], row["batch"]) for row in heads] == [(d, b) for d in ("float32", "bfloat16") for b in (1, 3)]
 
