@@ -7,8 +7,8 @@ from .part_configs_tall import (
     build_part,
     check_choice,
     check_deviation,
-    check_fields,
     check_labels_and_dtype,
+    check_own_fields,
     check_part,
     check_token_ids,
     check_types,
@@ -97,7 +97,7 @@ class LayerFusionConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        check_fields("config", kwargs, self.attribute_map)
+        check_own_fields(kwargs, LayerFusionConfig)
         check_labels_and_dtype("config", self.id2label, self.dtype)
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))

@@ -8,8 +8,9 @@ from .part_configs_tall import (
     build_part,
     check_choice,
     check_deviation,
-    check_fields,
+    check_generation,
     check_labels_and_dtype,
+    check_own_fields,
     check_part,
     check_positive,
     check_token_ids,
@@ -150,7 +151,7 @@ class TALLConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
-        check_fields("config", kwargs, self.attribute_map)
+        check_own_fields(kwargs, TALLConfig)
         check_labels_and_dtype("config", self.id2label, self.dtype)
         for name, default in _DEFAULT_PARTS.items():
             setattr(self, name, build_part(name, getattr(self, name), default))
@@ -216,6 +217,9 @@ class TALLConfig(PreTrainedConfig):
         for name in self.sub_configs:
             check_part(name, getattr(self, name))
         check_token_ids(self, self.hr_lr_config.vocab_size)
+        # Marian may have a vocabulary of its own to write with.
+        written = max(self.lr_hr_config.vocab_size, getattr(self.lr_hr_config, "decoder_vocab_size", None) or 0)
+        check_generation("translation_generation_config", self.translation_generation_config or {}, written)
         if look_ahead and not self.llm_config.get_text_config().tie_word_embeddings:
             raise ValueError(
                 "`look_ahead` takes the LLM's next token from its token embeddings, and this LLM has a head of its own "

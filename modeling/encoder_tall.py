@@ -9,7 +9,7 @@ from transformers.utils import can_return_tuple
 
 from .alignment_tall import build_alignment
 from .configuration_tall import TALLConfig
-from .frozen_parts_tall import FrozenPartsModel, check_length, in_dtype_of, squeeze_padding
+from .frozen_parts_tall import FrozenPartsModel, build_part_model, check_length, in_dtype_of, squeeze_padding
 from .fusion_tall import build_source_fusion, encode_and_fuse
 from .look_ahead_tall import extended_mask, write_ahead
 from .marian_tall import build_source_decoder, build_target_encoder
@@ -37,10 +37,17 @@ class TALLEncoder(TALLPreTrainedModel):
 
     def __init__(self, config: TALLConfig):
         super().__init__(config)
-        translator = AutoModelForSeq2SeqLM.from_config(config.lr_hr_config)
+        translator = build_part_model("lr_hr_config", AutoModelForSeq2SeqLM, config.lr_hr_config)
         if config.translation_generation_config is not None:
-            translator.generation_config = GenerationConfig.from_dict(dict(config.translation_generation_config))
-        llm = AutoModel.from_config(config.llm_config)
+            settings = GenerationConfig.from_dict(dict(config.translation_generation_config))
+            # Behind its last position a translator can write nothing more.
+            positions = config.lr_hr_config.max_position_embeddings
+            if settings.max_length is not None:
+                settings.max_length = min(settings.max_length, positions)
+            if settings.max_new_tokens is not None:
+                settings.max_new_tokens = min(settings.max_new_tokens, positions)
+            translator.generation_config = settings
+        llm = build_part_model("llm_config", AutoModel, config.llm_config)
         llm_size = llm.get_input_embeddings().embedding_dim
         source_size = config.lr_hr_config.d_model
         target_size = config.hr_lr_config.d_model

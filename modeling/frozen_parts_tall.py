@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .fusion_tall import SourceFusion
+from .part_configs_tall import check_generation
 from .saved_weights_tall import (
     INDEX_NAME,
     WEIGHTS_NAME,
@@ -50,7 +51,7 @@ class FrozenPartsModel(PreTrainedModel):
         if is_folder and (folder / INDEX_NAME).is_file() and not (folder / WEIGHTS_NAME).is_file():
             check_saved_index(pretrained_model_name_or_path, kwargs)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         except BrokenWeightsError:
             raise
         except OSError as error:
@@ -70,15 +71,18 @@ class FrozenPartsModel(PreTrainedModel):
                 f"The safetensors weights of {pretrained_model_name_or_path} are corrupted or incomplete ({error}). "
                 "Download or save them again."
             ) from error
+        (loaded[0] if isinstance(loaded, tuple) else loaded).check_generation_config()  # a report may come with it
+        return loaded
 
     @staticmethod
     def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
         # Here transformers knows the files, has made the model without memory, and has read no weight yet. A quantized
         # checkpoint has numbers of other types and sizes, which its quantizer checks.
-        if state_dict is None and load_config.hf_quantizer is None:
-            if load_config.sharded_metadata is not None:
+        if state_dict is None:
+            is_quantized = load_config.hf_quantizer is not None
+            if load_config.sharded_metadata is not None and not is_quantized:
                 check_index({**load_config.sharded_metadata, "metadata": {}}, INDEX_NAME)
-            check_files(model, checkpoint_files, may_differ=load_config.ignore_mismatched_sizes)
+            check_files(model, checkpoint_files, load_config.ignore_mismatched_sizes, is_quantized)
         return PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, load_config, *args, **kwargs
         )
@@ -97,6 +101,12 @@ class FrozenPartsModel(PreTrainedModel):
                 "This checkpoint holds the trained adapters only, without the frozen parts they belong to. Load it with "
                 "`tall_hf.load_light(folder)` from the tall-hf package, then save it whole with `save_pretrained`."
             )
+
+    def check_generation_config(self):
+        """ValueError for settings of `generate` that would take all memory, or name a token that there is not."""
+        if self.generation_config is not None:
+            vocab_size = self.config.get_text_config(decoder=True).vocab_size
+            check_generation("generation_config", self.generation_config.to_dict(), vocab_size)
 
     @property
     def frozen_parts(self) -> tuple[nn.Module, ...]:
@@ -132,6 +142,21 @@ class FrozenPartsModel(PreTrainedModel):
                     if isinstance(layer, GradientCheckpointingLayer):
                         layer.training = True
         return self
+
+
+def build_part_model(name, auto_class, config):
+    """A part with random weights, made of its configuration.
+
+    Raises:
+        ValueError: no model can be made of it, such as with an activation or rotary positions of an unknown kind.
+    """
+    try:
+        return auto_class.from_config(config)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        # Each type has its own way to fail on a value it did not expect.
+        raise ValueError(
+            f"`{name}` is of type {config.model_type!r}, but no such model can be built of it ({type(error).__name__}: {error})."
+        ) from error
 
 
 def inference(method):

@@ -16,13 +16,9 @@ from .words_tall import search_words
 if TYPE_CHECKING:
     from .processing_tall import TALLProcessor
 
-_NOT_FOR_COMPLETE = {
-    "num_return_sequences",
-    "return_dict_in_generate",
-    "generation_config",
-    "stopping_criteria",
-    "max_length",
-}
+# Whatever the settings say that were saved with a model.
+_ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False}
+_NOT_FOR_COMPLETE = {*_ONE_TEXT, "generation_config", "stopping_criteria", "max_length"}
 
 
 class WordCountCriteria(StoppingCriteria):
@@ -98,7 +94,7 @@ class TALLTextMixin:
         translations = [""] * len(texts)
         if spoken:
             inputs = processor.encode_source([texts[i] for i in spoken], return_tensors="pt").to(self.device)
-            ids = self.encoder.translator.generate(**inputs, **generation_kwargs)
+            ids = self.encoder.translator.generate(**inputs, **{**_ONE_TEXT, **generation_kwargs})
             for i, translation in zip(spoken, processor.decode_translations(ids), strict=True):
                 translations[i] = translation
         return translations
@@ -263,7 +259,7 @@ class TALLTextMixin:
         starts, continuations = (
             mask.to(self.device) for mask in processor.word_pieces(self.final_logits_bias.shape[-1])
         )
-        generation_kwargs = {"do_sample": False, **generation_kwargs, "max_new_tokens": max_new_tokens}
+        generation_kwargs = {"do_sample": False, **_ONE_TEXT, **generation_kwargs, "max_new_tokens": max_new_tokens}
 
         def read(text, row):
             text_pieces = starts[row] | continuations[row]

@@ -15,6 +15,7 @@ from transformers.utils import can_return_tuple
 from .configuration_layer_fusion import LayerFusionConfig
 from .frozen_parts_tall import (
     FrozenPartsModel,
+    build_part_model,
     check_length,
     check_overflow,
     in_dtype_of,
@@ -38,8 +39,8 @@ class LayerFusionForCausalLM(LabelScoringMixin, FrozenPartsModel, GenerationMixi
         self.check_whole(config)
         config.validate_layer_fusion()  # `from_pretrained` may have been given another switch
         super().__init__(config)
-        self.llm = AutoModelForCausalLM.from_config(config.llm_config)
-        self.encoder = source_encoder(AutoModel.from_config(config.encoder_config))
+        self.llm = build_part_model("llm_config", AutoModelForCausalLM, config.llm_config)
+        self.encoder = source_encoder(build_part_model("encoder_config", AutoModel, config.encoder_config))
         llm_size = self.llm.get_input_embeddings().embedding_dim
         self.source_fusion = build_source_fusion(config.source_fusion, config.encoder_layers, config.encoder_size)
         self.mapping = build_mapping(config.mapping_type, config.encoder_size, llm_size)

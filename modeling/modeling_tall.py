@@ -18,6 +18,7 @@ from .configuration_tall import TALLConfig
 from .encoder_tall import TALLEncoder, TALLPreTrainedModel
 from .frozen_parts_tall import (
     FrozenPartsModel,
+    build_part_model,
     check_length,
     check_overflow,
     in_dtype_of,
@@ -48,7 +49,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         super().__init__(config)
         # The head is tied if the composite says so, whatever the translator by itself would do.
         config.hr_lr_config.tie_word_embeddings = config.tie_word_embeddings
-        translator = AutoModelForSeq2SeqLM.from_config(config.hr_lr_config)
+        translator = build_part_model("hr_lr_config", AutoModelForSeq2SeqLM, config.hr_lr_config)
         # Decoder and head come before the encoder: transformers' `device_map="auto"` takes parameters to be tied to the
         # module it places if the module's name is anywhere in theirs, as in "encoder.translator.model.decoder", and
         # then expects the others not to be placed yet.

@@ -58,6 +58,15 @@ _CODE = ("auto_map", "custom_pipelines")
 
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
+# Settings of `generate`: more than anybody asks for. Each beam is a row that is computed, and room is kept for the longest
+# answer of each.
+_MOST_TOKENS_OF_BEAMS = 100_000_000
+_LARGEST_OF_GENERATION = {
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), 1_000),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "max_matching_ngram_size"), 1_000),
+    **dict.fromkeys(("max_length", "max_new_tokens", "min_length", "min_new_tokens"), _MOST_TOKENS_OF_BEAMS),
+}
+
 
 def build_part(name, part, default):
     """The configuration of a part: a copy of one, or made of a dict or of the `default` dict."""
@@ -77,6 +86,7 @@ def build_part(name, part, default):
             f"`{name}` has `model_type` {model_type!r}, which this version of transformers does not know."
         )
     config_class = CONFIG_MAPPING[model_type]
+    check_names(name, fields, config_class)
     check_fields(name, fields, config_class.attribute_map)
     try:
         built = config_class(**fields)
@@ -158,6 +168,25 @@ def check_part(name, part):
     _check_weights(name, config)
 
 
+def check_names(name, fields, config_class):
+    """ValueError for a field that would take the place of what the configuration's class does."""
+    for field in fields:
+        if str(field).startswith("__") or callable(getattr(config_class, str(field), None)):
+            raise ValueError(f"`{name}` has a field `{field}`, which is no field of a configuration. Take it out.")
+
+
+def check_own_fields(fields, config_class):
+    """ValueError for what a composite's configuration cannot have, in the fields that are not declared in its class."""
+    check_names("config", fields, config_class)
+    computed = [field for field in fields if isinstance(getattr(config_class, field, None), property)]
+    if computed := [field for field in computed if getattr(config_class, field).fset is None]:
+        raise ValueError(f"`config` has a field `{computed[0]}`, which is computed of the others. Take it out.")
+    check_fields("config", fields, config_class.attribute_map)
+    quantization = fields.get("quantization_config")
+    if quantization is not None and not isinstance(quantization, dict) and not hasattr(quantization, "to_dict"):
+        raise ValueError(f"`config` has `quantization_config` {quantization!r}, where a dict is expected.")
+
+
 def check_fields(name, fields, attribute_map):
     """ValueError for a size that no model has, in the dict that a configuration is to be made of."""
     standard = {own: field for field, own in attribute_map.items()}
@@ -228,6 +257,39 @@ def _check_size(name, field, value, largest):
         )
 
 
+def check_generation(name, settings, vocab_size):
+    """ValueError for settings of `generate`, a dict, that would take all memory, or name a token that there is not.
+
+    Args:
+        name: of what holds them, for the message.
+        settings: by their names; None is what is left to `generate`.
+        vocab_size: tokens that the model writes with.
+    """
+    for field, value in settings.items():
+        if value is None:
+            continue
+        if field.endswith("_token_id"):
+            if not _are_tokens(value, vocab_size, unused=-1):
+                raise ValueError(
+                    f"`{name}` has `{field}` {value!r}, where tokens from 0 to {vocab_size - 1} are expected."
+                )
+            continue
+        largest = _LARGEST_OF_GENERATION.get(field)
+        if largest is None:
+            _check_number(name, field, value)
+        elif type(value) is not int or not 0 <= value <= largest:
+            raise ValueError(
+                f"`{name}` has `{field}` {value!r}, where a whole number from 0 to {largest:,} is expected."
+            )
+    rows = max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
+    length = max(settings.get("max_length") or 0, settings.get("max_new_tokens") or 0)
+    if rows > 1 and rows * length > _MOST_TOKENS_OF_BEAMS:
+        raise ValueError(
+            f"`{name}` asks for {rows:,} beams of {length:,} tokens, where at most {_MOST_TOKENS_OF_BEAMS:,} tokens in all are "
+            "expected."
+        )
+
+
 def inherit_token_ids(config, part):
     """Take the special tokens that `config` leaves open from the part that writes; what is no token of that is none."""
     size = getattr(part.get_text_config(), "vocab_size", None) or 0
@@ -246,5 +308,6 @@ def check_token_ids(config, vocab_size):
             )
 
 
-def _are_tokens(value, vocab_size):
-    return all(type(one) is int and 0 <= one < vocab_size for one in (value if isinstance(value, list) else [value]))
+def _are_tokens(value, vocab_size, unused=0):
+    values = value if isinstance(value, list) else [value]
+    return all(type(one) is int and unused <= one < vocab_size for one in values)

@@ -12,6 +12,7 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 # Weights that a model may have beside so many times those of its files: tied ones count again, and adapters may be new.
 _MORE_THAN_SAVED, _NEW_WEIGHTS = 4, 100_000_000
+_MOST_IN_A_NUMBER = 16  # of 2 bits in one of 32
 
 
 class BrokenWeightsError(OSError):
@@ -52,8 +53,14 @@ def check_index(index, name):
             raise ValueError(f"{name} names {file!r}, which is no file of weights beside it. Save the model again.")
 
 
-def check_files(model, files, may_differ=False):
+def check_files(model, files, may_differ=False, is_quantized=False):
     """Compare the headers of safetensors files with a model that was made without memory.
+
+    Args:
+        model: of the configuration, made without memory.
+        files: of its weights.
+        may_differ: weights of other sizes are asked for.
+        is_quantized: numbers are of other types and sizes, which the quantizer checks; several weights may be in one number.
 
     Raises:
         BrokenWeightsError, RuntimeError: as `check_weights`; the model has far more weights than the files.
@@ -61,10 +68,12 @@ def check_files(model, files, may_differ=False):
     found = {}
     for file in files:
         found |= load_state_dict(file, map_location="meta")
-    check_weights(model, found, ", ".join(map(str, files)), may_differ)
-    described = sum(weight.numel() for weight in model.parameters() if weight.is_meta)
+    if not is_quantized:
+        check_weights(model, found, ", ".join(map(str, files)), may_differ)
+    # Positions that are not saved, but computed, take memory too.
+    described = sum(one.numel() for one in (*model.parameters(), *model.buffers()) if one.is_meta)
     held = sum(weight.numel() for weight in found.values())
-    if described > _MORE_THAN_SAVED * held + _NEW_WEIGHTS:
+    if described > _MORE_THAN_SAVED * held * (_MOST_IN_A_NUMBER if is_quantized else 1) + _NEW_WEIGHTS:
         raise RuntimeError(
             f"The configuration describes a model of {described:,} weights, but the files hold {held:,}: they do not belong "
             "together. Download or save the model again."

@@ -1,6 +1,18 @@
-"""The Hub's token before it is sent: what no header can hold is refused without being quoted."""
+"""The Hub's token: what no header can hold is refused before it is sent, and no message quotes one."""
+
+import re
 
 from huggingface_hub import get_token
+
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
+# As in an address that git takes: https://user:token@huggingface.co/org/name
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+
+
+def without_tokens(message: str) -> str:
+    """A message in which tokens, and the credentials of addresses, are stars: somebody may have given one for a name."""
+    return _TOKEN.sub("***", _CREDENTIALS.sub("***", message))
 
 
 def check_token(token: str | bool | None = None) -> None:

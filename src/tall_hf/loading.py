@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from tall_hf.hub_token import check_token
+from tall_hf.hub_token import check_token, without_tokens
 from tall_hf.modeling.text_rows_tall import without_code
 
 
@@ -38,7 +38,9 @@ class Component:
             return cls(str(Path(spec)), None)
         name, _, revision = spec.partition("@")
         if spec.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise FileNotFoundError(f"There is no folder {spec!r}; give a folder that exists or a Hub id.")
+            raise FileNotFoundError(
+                f"There is no folder {without_tokens(repr(spec))}; give a folder that exists or a Hub id."
+            )
         check_token(token)
         # The file's place in the cache names the commit, also offline.
         config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)

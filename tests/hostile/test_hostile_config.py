@@ -4,10 +4,12 @@ import itertools
 import json
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from tall_hf import LayerFusionConfig, TALLConfig, TALLForCausalLM
+from tall_hf import LayerFusionConfig, LayerFusionForCausalLM, TALLConfig, TALLForCausalLM, load_light
 from tall_hf.modeling.part_configs_tall import check_types
+from tall_hf.training.light import save_light
 
 
 HUGE = 10**12
@@ -55,6 +57,11 @@ WRONG = [
     (TALLConfig, "gate_init", True),
     (TALLConfig, "alignment_dropout", NO_NUMBER),
     (TALLConfig, "translation_generation_config", "x"),
+    *(
+        (kind, name, value)
+        for kind in (TALLConfig, LayerFusionConfig)
+        for name, value in [("quantization_config", 3), ("quantization_config", [])]
+    ),
     (TALLConfig, "lora", "x"),
     (TALLConfig, "is_encoder_decoder", "no"),
     (LayerFusionConfig, "end_vector_std", float("inf")),
@@ -134,6 +141,128 @@ def test_a_wrong_value_is_refused_by_its_name(case):
     shown = [repr(value), f"got {type(value).__name__}"] + ([f"{value:,}"] if isinstance(value, int) else [])
     assert any(one in message for one in shown)
     assert any(word in message for word in ("must be", "expected", "leaves", "has the tokens", "divisible"))
+
+
+# Settings of `generate`, each with what it may not be: rows and room for each are what memory is spent on.
+WRONG_SETTINGS = [
+    *(("num_beams", value) for value in (10**9, 2000, -1, 2.5, "3", True, [2])),
+    ("num_return_sequences", 10**6),
+    ("max_length", HUGE),
+    ("max_length", "x"),
+    ("max_new_tokens", HUGE),
+    ("encoder_no_repeat_ngram_size", 10**9),
+    ("prompt_lookup_num_tokens", 10**9),
+    ("suppress_tokens", [HUGE]),
+    ("eos_token_id", "x"),
+    ("pad_token_id", [HUGE]),
+    ("decoder_start_token_id", HUGE),
+    ("forced_bos_token_id", -2),
+    ("forced_eos_token_id", True),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_SETTINGS)
+def test_settings_of_a_translation_that_take_all_memory_are_refused(tiny_config, name, value):
+    with pytest.raises(ValueError, match=rf"`translation_generation_config` has `{name}` .*expected"):
+        tiny_config(translation_generation_config={name: value})
+
+
+def test_beams_that_are_too_long_together_are_refused(tiny_config):
+    with pytest.raises(ValueError, match="asks for 1,000 beams of 1,000,000 tokens"):
+        tiny_config(translation_generation_config={"num_beams": 1000, "max_length": 1_000_000})
+    tiny_config(translation_generation_config={"num_beams": 1, "max_length": 1_000_000})
+
+
+@pytest.mark.parametrize("name", ["composed", "fused"])
+@pytest.mark.parametrize("saved_light", [False, True], ids=["whole", "light"])
+def test_settings_of_an_answer_that_take_all_memory_are_refused(request, name, saved_light, tmp_path):
+    model, processor = request.getfixturevalue(name)()
+    if saved_light:
+        save_light(model, processor, tmp_path / "model")
+    else:
+        model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for field, value in (("num_beams", 10**9), ("max_new_tokens", HUGE), ("decoder_start_token_id", HUGE)):
+        path.write_text(json.dumps({**kept, field: value}), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"`generation_config` has `{field}` .*expected"):
+            load_light(tmp_path / "model") if saved_light else type(model).from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("settings", [{"num_return_sequences": 2, "num_beams": 2}, {"return_dict_in_generate": True}])
+def test_settings_that_are_saved_leave_each_text_its_one_answer(fresh, settings):
+    model, processor = fresh("gated")
+    texts = ["דנה גרה", "יוסי"]
+    translator = model.encoder.translator.generation_config
+    beams = {"num_beams": settings.get("num_beams", translator.num_beams)}
+    expected = model.translate(texts, processor, **beams), model.complete(texts, processor, max_words=2, **beams)
+    for saved in (translator, model.generation_config):
+        saved.update(**settings)
+    assert (model.translate(texts, processor), model.complete(texts, processor, max_words=2, **beams)) == expected
+
+
+@pytest.mark.parametrize("name", ["max_length", "max_new_tokens"])
+def test_a_translation_ends_where_its_positions_do(tiny_config, composed, name):
+    _, processor = composed("gated")
+    never = {"pad_token_id": 86, "decoder_start_token_id": 86, "eos_token_id": None}
+    model = TALLForCausalLM(tiny_config(translation_generation_config={name: 1000, **never})).eval()
+    [translation] = model.translate("דנה", processor)
+    assert isinstance(translation, str)
+    longest = getattr(model.encoder.translator.generation_config, name)
+    assert longest == model.config.lr_hr_config.max_position_embeddings == 64
+
+
+# Fields that would stand in the place of what the class does.
+NO_FIELDS = ("validate", "to_dict", "get_text_config", "__class__", "__dict__", "__init__")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in (TALLConfig, LayerFusionConfig) for name in NO_FIELDS),
+        (TALLConfig, "validate_tall"),
+        (TALLConfig, "max_target_length"),
+        (LayerFusionConfig, "encoder_size"),
+    ],
+)
+def test_what_a_configuration_does_is_no_field_of_it(kind, name):
+    with pytest.raises(ValueError, match=f"`config` has a field `{name}`"):
+        kind.from_dict({"model_type": kind.model_type, name: "x"})
+
+
+@pytest.mark.parametrize("name", NO_FIELDS)
+def test_what_a_configuration_of_a_part_does_is_no_field_of_it(name):
+    with pytest.raises(ValueError, match=f"`llm_config` has a field `{name}`"):
+        TALLConfig(llm_config={"model_type": "qwen2", name: "x"})
+
+
+# (class, part, its fields): of a right type each, and no model can be made of them.
+UNBUILT = [
+    (TALLConfig, "llm_config", {"model_type": "qwen2", "hidden_act": "evil"}),
+    (TALLConfig, "lr_hr_config", {"model_type": "marian", "activation_function": "evil"}),
+    (TALLConfig, "hr_lr_config", {"model_type": "marian", "activation_function": "evil"}),
+    (TALLConfig, "llm_config", {"model_type": "phi", "pad_token_id": 9_000_000}),
+    (LayerFusionConfig, "llm_config", {"model_type": "llama", "hidden_act": "evil"}),
+    (
+        LayerFusionConfig,
+        "llm_config",
+        {"model_type": "llama", "rope_parameters": {"rope_type": "evil", "factor": 2.0}},
+    ),
+    (
+        LayerFusionConfig,
+        "llm_config",
+        {"model_type": "llama", "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}},
+    ),
+    (LayerFusionConfig, "encoder_config", {"model_type": "xlm-roberta", "hidden_act": "evil"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "fields"), UNBUILT)
+def test_a_part_that_cannot_be_built_is_named(kind, part, fields):
+    model_class = TALLForCausalLM if kind is TALLConfig else LayerFusionForCausalLM
+    # One of them is refused by the configuration already, in some versions.
+    with torch.device("meta"), pytest.raises(ValueError, match=f"`{part}`.*{fields['model_type']}"):
+        model_class(kind(**{part: fields}))
 
 
 @pytest.mark.parametrize("value", [True, [1, True]])

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from tall_hf import TALLForCausalLM, load_light
+from tall_hf import TALLConfig, TALLForCausalLM, load_light
 from tall_hf.publishing import plan
 from tall_hf.training.light import WEIGHTS_NAME, save_light
 
@@ -166,6 +166,34 @@ def test_sizes_are_compared_before_memory_is_taken(folder, monkeypatch):
     kept[GATE]["data_offsets"] = [0, end - start]
     (folder / "model.safetensors").write_bytes(joined(kept, numbers[start:end]))
     with pytest.raises(RuntimeError, match="describes a model of .* weights, but the files hold 1:"):
+        TALLForCausalLM.from_pretrained(folder)
+
+
+def test_positions_that_are_computed_count_too(composed, tmp_path, monkeypatch):
+    """GPT-J keeps a table of them that no file has: of any size, by the configuration."""
+    fields = {"model_type": "gptj", "vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+    parts = {**composed("gated")[0].config.to_dict(), "llm_config": {**fields, "n_positions": 80}}
+    TALLForCausalLM(TALLConfig.from_dict(parts)).save_pretrained(tmp_path)
+    TALLForCausalLM.from_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["llm_config"]["n_positions"] = 199_999_999
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
+    with pytest.raises(RuntimeError, match="describes a model of .* weights, but the files hold"):
+        TALLForCausalLM.from_pretrained(tmp_path)
+
+
+def test_to_call_weights_quantized_takes_no_memory(folder, monkeypatch):
+    path = folder / "config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["quantization_config"] = {"quant_method": "fp8"}
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    TALLForCausalLM.from_pretrained(folder)
+    saved["hr_lr_config"]["decoder_ffn_dim"] = 1_000_000
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
+    with pytest.raises(RuntimeError, match="describes a model of .* weights, but the files hold"):
         TALLForCausalLM.from_pretrained(folder)
 
 

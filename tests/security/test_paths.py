@@ -108,6 +108,38 @@ def test_an_index_publishes_weights_beside_it_alone(copied, name):
         publishing.plan(copied)
 
 
+@pytest.mark.parametrize(
+    "name", ["tokenizer.model", "llm_tokenizer/a-vocab.json", "generation_config.json", "model.safetensors"]
+)
+def test_a_link_out_of_the_folder_is_not_published(copied, tmp_path, name):
+    (copied / name).unlink(missing_ok=True)
+    (copied / name).symlink_to(tmp_path / "secret.json")
+    with pytest.raises(ValueError, match=rf"{name} of .* is a link to .*secret\.json, outside of that folder"):
+        publishing.plan(copied)
+
+
+def test_a_folder_that_is_a_link_is_not_published(copied, tmp_path):
+    shutil.move(copied / "llm_tokenizer", tmp_path / "elsewhere")
+    (copied / "llm_tokenizer").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a link to .*elsewhere"):
+        publishing.plan(copied)
+
+
+def test_links_of_the_hubs_cache_and_within_the_folder_are_published(folder, copied, tmp_path):
+    """A repository in the cache is a folder of links to the content of its files."""
+    repository = tmp_path / "models--org--name"
+    snapshot = repository / "snapshots" / "0123"
+    shutil.move(copied, snapshot)
+    (repository / "blobs").mkdir()
+    for number, path in enumerate([path for path in snapshot.rglob("*") if path.is_file()]):
+        shutil.move(path, repository / "blobs" / str(number))
+        path.symlink_to(repository / "blobs" / str(number))
+    (tmp_path / "linked").symlink_to(snapshot)
+    expected = [(file.path_in_repo, file.size) for file in publishing.plan(folder)]
+    for place in (snapshot, tmp_path / "linked"):
+        assert [(file.path_in_repo, file.size) for file in publishing.plan(place)] == expected
+
+
 def test_nothing_is_published_but_what_belongs_to_a_model(folder, copied):
     expected = {file.path_in_repo for file in publishing.plan(folder)}
     junk = [

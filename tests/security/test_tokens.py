@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tall_hf import compose, compose_layer_fusion, load_light, publishing
 from tall_hf.cards.licenses import look_up_licenses
 from tall_hf.cli import app
+from tall_hf.hub_token import without_tokens
 from tall_hf.kinds import TALL, check_kind
 from tall_hf.language_pairs import find_translators
 
@@ -103,6 +104,31 @@ def test_the_token_is_in_nothing_that_is_saved_or_published(hub, part_folders, t
     for commit in repository.history():
         assert hub.token not in commit.title + commit.description
     assert HfApi().model_info(repo_id)
+
+
+PASTED = "hf_" + "canaryCANARY" * 2 + "0123456789"
+
+
+@pytest.mark.parametrize(
+    "name", [f"https://user:{PASTED}@huggingface.co/a/b", f"https://huggingface.co/{PASTED}/b", PASTED]
+)
+def test_a_token_that_was_given_for_a_name_is_not_quoted(hub, folder, tmp_path, name):
+    with pytest.raises(Exception) as refused:
+        compose(f"{name}/c/d", "tall-tests/b", "tall-tests/c")
+    assert "canary" not in str(refused.value)
+    parts = ["--llm", "tall-tests/b", "--hr-lr", "tall-tests/c", "--output", str(tmp_path / "out")]
+    for command in (
+        ["compose", "--lr-hr", name, *parts],
+        ["publish", str(folder), name, "--license", "mit"],
+        ["info", name],
+    ):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code and "canary" not in done.output, (command, done.output)
+
+
+def test_what_is_no_token_is_told():
+    message = "hf_experiments/run-1 of https://huggingface.co/hf_user/name@main is no folder (a@b)"
+    assert without_tokens(message) == message
 
 
 BROKEN = ("hf_canary\n", "hf_canary\r\nX: y", "hf_canary\u05d0", "hf_canary\0", "hf canary")

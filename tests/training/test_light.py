@@ -234,6 +234,18 @@ def test_checkpoints_of_a_training(trainer, tmp_path):
     assert all(torch.equal(value, final.state_dict()[name]) for name, value in made.model.state_dict().items())
 
 
+@pytest.mark.parametrize("light_checkpoints", [True, False])
+def test_a_training_writes_no_token(trainer, tmp_path, light_checkpoints):
+    token = "hf_canaryCANARYcanary"
+    made = trainer(save_strategy="steps", save_steps=4, light_checkpoints=light_checkpoints, hub_token=token)
+    made.train()
+    made.save_model(str(tmp_path / "final"))
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "training_args.bin" in {path.name for path in written}
+    assert not [path for path in written if token.encode() in path.read_bytes()]
+    assert made.args.hub_token == token
+
+
 def test_whole_checkpoints_on_request(trainer, tmp_path):
     made = trainer(save_strategy="steps", save_steps=4, light_checkpoints=False)
     made.train()

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 import typer
 
 from tall_hf import publishing
+from tall_hf.hub_token import without_tokens
 
 
 # What bad input raises; anything else is our bug and shows its traceback.
@@ -23,5 +24,5 @@ def user_errors():
     except USER_ERRORS as error:
         if show_traceback.get():
             raise
-        typer.secho(f"Error: {error}", err=True, fg="red")
+        typer.secho(f"Error: {without_tokens(str(error))}", err=True, fg="red")
         raise typer.Exit(1) from error

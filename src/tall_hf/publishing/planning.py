@@ -91,8 +91,9 @@ def plan(
 
     Raises:
         FileNotFoundError: there is no saved model, or a file of it is missing.
-        ValueError: it is a checkpoint of another kind, it has LoRA that is not merged, it is light and `trainable_only` is
-            not set, or `trainable_only` is set and a frozen part is not the one of a pinned Hub revision.
+        ValueError: it is a checkpoint of another kind, it has LoRA that is not merged, a file of it is a link out of the folder,
+            it is light and `trainable_only` is not set, or `trainable_only` is set and a frozen part is not the one of a pinned
+            Hub revision.
     """
     folder = model_folder(folder)
     config = read_config(folder)
@@ -182,6 +183,7 @@ def _contents(folder: Path, kind: ModelKind, is_light: bool) -> dict[str, Path |
         raise FileNotFoundError(
             f"{folder} is not a whole {kind.name}: {', '.join(missing)} is missing. Save the model and its processor there again."
         )
+    _check_links(folder, contents)
     contents[_CONFIG] = _json(_without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
     for path in contents:
         if PurePosixPath(path).name in (_PROCESSOR_CONFIG, _TOKENIZER_CONFIG):
@@ -191,6 +193,19 @@ def _contents(folder: Path, kind: ModelKind, is_light: bool) -> dict[str, Path |
         if path.endswith("config.json"):
             check_code_named(path, json.loads(one) if isinstance(one, bytes) else _read_json(one), kind)
     return contents
+
+
+def _check_links(folder: Path, contents: dict[str, Path]) -> None:
+    """Refuse a file that is a link to elsewhere: a folder of somebody else's would publish files of this machine."""
+    inside = [folder.resolve()]
+    if inside[0].parent.name == "snapshots":  # in the cache of the Hub, which keeps the content of files beside it
+        inside.append(inside[0].parent.with_name("blobs"))
+    for name, path in contents.items():
+        if not any(path.resolve().is_relative_to(one) for one in inside):
+            raise ValueError(
+                f"{name} of {folder} is a link to {path.resolve()}, outside of that folder. If it belongs to the model, put a copy "
+                "in its place."
+            )
 
 
 def _weights(folder: Path) -> list[str]:

@@ -414,20 +414,29 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
 
     def _save(self, output_dir=None, state_dict=None):
         folder = output_dir if output_dir is not None else self.args.output_dir
-        if not (self._is_saving_checkpoint and self.args.light_checkpoints):
-            super()._save(folder, state_dict)
-        else:
-            model = self.accelerator.unwrap_model(self.model)
-            names = light.light_names(model)
-            weights = model.state_dict() if state_dict is None else state_dict
-            with light.marked_as_light(model):
-                super()._save(folder, {name: weights[name] for name in weights if name in names})
-            if self.args.should_save:
-                light.write_pins(self.frozen_pins, folder)
+        # The Trainer writes its arguments beside the weights, a token among them.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            self._save_weights(folder, state_dict)
+        finally:
+            self.args.hub_token = token
         if self._is_saving_checkpoint and self.args.should_save:
             settings = self.training_settings | {"processes": self.args.world_size}
             text = json.dumps(settings, indent=2, ensure_ascii=False)
             Path(folder, SETTINGS_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def _save_weights(self, folder, state_dict):
+        """Save all weights, or in a light checkpoint those that are trained, with the pins of the others."""
+        if not (self._is_saving_checkpoint and self.args.light_checkpoints):
+            super()._save(folder, state_dict)
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        names = light.light_names(model)
+        weights = model.state_dict() if state_dict is None else state_dict
+        with light.marked_as_light(model):
+            super()._save(folder, {name: weights[name] for name in weights if name in names})
+        if self.args.should_save:
+            light.write_pins(self.frozen_pins, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         pins = Path(resume_from_checkpoint, light.PINS_NAME)

@@ -212,6 +212,7 @@ def load_light(
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
+        model.check_generation_config()
     return model.eval(), processor
 
 
