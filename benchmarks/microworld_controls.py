@@ -38,7 +38,7 @@ from transformers.utils import logging
 
 from tall_hf import compose
 from tall_hf.components import ROLES
-from tall_hf.files import written_whole
+from tall_hf.files import atomic_write
 from tall_hf.microworld import LANGUAGES, World, components_folder
 from tall_hf.microworld.demo import Recipe, majority_words, predict_words, train_adapters, training_rows, translate
 from tall_hf.microworld.vocabulary import OPENERS
@@ -221,7 +221,7 @@ def main() -> None:
                 start = time.monotonic()
                 counts = run(variant, seed, recipe, components, world, permuted, translations)
                 kept = {"settings": settings, "seconds": round(time.monotonic() - start), "counts": counts}
-                with written_whole(path) as aside:
+                with atomic_write(path) as aside:
                     aside.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
             runs.append(kept["counts"])
             shares = {
@@ -230,7 +230,7 @@ def main() -> None:
             }
             print(f"seed {seed}:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
     table = report(world, runs, options.seeds)
-    with written_whole(options.output / "table.md") as aside:
+    with atomic_write(options.output / "table.md") as aside:
         aside.write_text(table, encoding="utf-8")
     print(table)
 

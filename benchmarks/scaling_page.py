@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import scaling
-from tall_hf.files import read_json, written_whole
+from tall_hf.files import atomic_write, read_json
 
 
 NOT_MEASURED = "not measured yet"
@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None):
                 f"argument --measured: {folder} holds neither {' nor '.join(_FILES)}, so nothing that was measured"
             )
     text = page(*(read(folders, name) for name in _FILES))
-    with written_whole(options.output) as path:
+    with atomic_write(options.output) as path:
         path.write_text(text, encoding="utf-8")
 
 

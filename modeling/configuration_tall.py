@@ -103,8 +103,8 @@ class TALLConfig(PreTrainedConfig):
         bridge_attention_heads (`int`, *optional*):
             Heads of custom decoder 1; those of the LR→HR translator's decoder when not given.
         look_ahead (`int`, defaults to 0):
-            So many tokens the LLM writes behind the translation, greedily, before the stages after it read all of its states,
-            those at what it wrote among them. Not in the paper. It needs an LLM whose head is its token embeddings.
+            How many tokens the LLM writes behind the translation, greedily, before the next stages read its states, those at
+            what it wrote among them. Not in the paper. It needs an LLM whose head is its token embeddings.
         initializer_range (`float`, defaults to 0.02):
             Standard deviation of the alignments' linear weights at the start.
         translation_generation_config (`dict`, *optional*):

@@ -88,6 +88,9 @@ class TALLTextMixin:
 
         Returns:
             One translation a text; the empty string for a text without any word.
+
+        Raises:
+            TypeError: for anything that is not text.
         """
         texts = check_texts(texts)
         spoken = [i for i, text in enumerate(texts) if text.strip()]
@@ -128,10 +131,15 @@ class TALLTextMixin:
 
         Returns:
             For each text its words, each with its probability in (0, 1], the most probable first.
+
+        Raises:
+            ValueError: a count below 1, or not as many translations as texts.
+            TypeError: for anything that is not text.
         """
         texts = check_texts(texts)
-        if top_k < 1 or max_word_tokens < 1:
-            raise ValueError(f"`top_k` and `max_word_tokens` must be at least 1, got {top_k} and {max_word_tokens}.")
+        for name, count in (("top_k", top_k), ("max_word_tokens", max_word_tokens), ("num_beams", num_beams)):
+            if count is not None and count < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {count}.")
         if not texts:
             return []
         translations = self.translate(texts, processor) if translations is None else translations
@@ -200,7 +208,7 @@ class TALLTextMixin:
             ValueError: for negative counts, or a streamer with more or fewer than one text or with beams.
             TypeError: for a streamer of tokens, or what only `generate` takes.
         """
-        texts = list(check_texts(texts))
+        texts = check_texts(texts)
         if max_words < 0 or refresh_words < 0:
             raise ValueError(
                 f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}."

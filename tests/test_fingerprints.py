@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tall_hf import TALLProcessor
-from tall_hf.fingerprints import hash_tensors, json_digest, model_fingerprint, tokenizer_digest
+from tall_hf.fingerprints import hash_tensors, json_digest, model_fingerprint, text_digest, tokenizer_digest
 
 
 def digest_of(tensors, **options):
@@ -23,6 +23,11 @@ def test_names_dtypes_shapes_and_bytes_in_the_order_of_the_names():
     assert digest_of(tensors) == hashlib.sha256(expected).hexdigest()
     without = b"a ()" + b"\x00\x00\x00\x3f" + b"b (1, 2)" + b"\x01\x00\x02\x00"
     assert digest_of(tensors, with_dtype=False) == hashlib.sha256(without).hexdigest()
+
+
+def test_texts_are_joined_by_spaces_in_their_order():
+    # Folders of translations and of answers are called so, and must be found again.
+    assert text_digest("b", "a") == hashlib.sha256(b"b a").hexdigest()[:16] != text_digest("a", "b")
 
 
 def test_everything_counts_but_the_layout_in_memory():

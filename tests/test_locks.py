@@ -67,3 +67,13 @@ def test_a_disk_without_room_and_a_quota_are_named(tmp_path, code, name):
     with pytest.raises(OSError, match=message) as caught, full_disk_named(tmp_path, "Free some space."):
         raise OSError(code, os.strerror(code))
     assert caught.value.errno == 28
+
+
+def test_what_is_said_of_a_full_disk_inside_is_not_said_again(tmp_path):
+    message = rf"^\[Errno 28\] The disk of {tmp_path}/shards is full \(.*No space.*\). What is there is kept.$"
+    with (
+        pytest.raises(OSError, match=message),
+        full_disk_named(tmp_path, "Free some space."),
+        full_disk_named(tmp_path / "shards", "What is there is kept."),
+    ):
+        raise OSError(28, os.strerror(28))

@@ -4,17 +4,12 @@ python collect.py outputs/he-cpu [--plot learning_curve.png] > tables.md
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from run import shown
 
+from tall_hf.files import read_json
 from tall_hf.measuring.tables import markdown_table
-
-
-def read_json(path: Path):
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def percent(metrics: dict) -> str:

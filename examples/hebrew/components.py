@@ -18,7 +18,7 @@ from pathlib import Path
 import sacrebleu
 import torch
 import torch.nn.functional as F
-from data import read_jsonl, read_language, read_scale, text_name, write_json
+from data import read_jsonl, read_language, read_scale, text_name
 from datasets import Dataset
 from short_first import BatchesTrainer, ShortFirst
 from transformers import (
@@ -40,6 +40,7 @@ from transformers import (
     set_seed,
 )
 
+from tall_hf.files import read_json, write_json
 from tall_hf.microworld.architectures import qwen2_tokenizer, train_sentencepiece
 from tall_hf.training.checkpoints import last_checkpoint
 
@@ -311,7 +312,7 @@ class Clock(TrainerCallback):
 
     def __init__(self, path: Path):
         self.path = path
-        self.before = json.loads(path.read_text("utf-8")) if path.exists() else 0.0
+        self.before = read_json(path) if path.exists() else 0.0
         self.start = time.monotonic()
 
     @property
@@ -362,12 +363,12 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     """
     final, folder = output / part, output / f"{part}.unfinished"
     scale, seed = settings["scale"], settings["seed"]
-    made_with = {"part": part, "seed": seed, "data": json.loads((data / "counts.json").read_text("utf-8"))}
+    made_with = {"part": part, "seed": seed, "data": read_json(data / "counts.json")}
     sizes = scale["llm"] if "llm" in part else translator_sizes(part, scale)
     made_with |= {"sizes": sizes, "run": scale["run"], "llm": llm}
     for path in (final / REPORT, folder / "settings.json"):
         if path.exists():
-            found = json.loads(path.read_text("utf-8"))
+            found = read_json(path)
             if found.get("made_with", found) != made_with:
                 raise FileExistsError(
                     f"{path.parent} was made with other settings or data; delete it, or name another --output."

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import yaml
 
 from tall_hf.data.words import count_words, normalize, words_of
+from tall_hf.files import atomic_write, write_json
 
 
 ROLES = ("train", "validation", "held_out")
@@ -202,16 +203,14 @@ def write_lines(path: Path, lines: Iterable[str | dict]) -> int:
     Raises:
         ValueError: there are none.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     count = 0
-    with open(aside, "w", encoding="utf-8") as file:
-        for line in lines:
-            file.write((json.dumps(line, ensure_ascii=False) if isinstance(line, dict) else line) + "\n")
-            count += 1
-    if not count:
-        aside.unlink()
-        raise ValueError(f"Nothing is left for {path.name}: see `held_out` and the sources in the configuration.")
-    os.replace(aside, path)
+    with atomic_write(path) as aside:
+        with open(aside, "w", encoding="utf-8") as file:
+            for line in lines:
+                file.write((json.dumps(line, ensure_ascii=False) if isinstance(line, dict) else line) + "\n")
+                count += 1
+        if not count:
+            raise ValueError(f"Nothing is left for {path.name}: see `held_out` and the sources in the configuration.")
     return count
 
 
@@ -300,13 +299,6 @@ def translator_pairs(rows: Iterable[Row], max_words: int) -> Iterator[Row]:
 def text_name(sentences: int | None) -> str:
     """The file of the TALL's training text."""
     return f"text-{sentences}.jsonl" if sentences else "text.jsonl"
-
-
-def write_json(path: Path, value) -> None:
-    """Write JSON whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
 
 
 def read_jsonl(path: Path) -> list[dict[str, str]]:

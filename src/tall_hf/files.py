@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ _ASIDE = ".saving"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # A write that failed for want of room leaves less than this behind.
 _FULL = 2**20
+_PLAIN_NAME = re.compile(r"\w[\w.+-]*")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a user's name may be that of a file: letters, digits, '_', and behind the first of them also '.', '+', '-'."""
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 @contextlib.contextmanager
@@ -56,8 +63,8 @@ def locked_aside(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
-    """Where to make a folder that takes the place of `folder` when it is whole; after an error that one is what it was.
+def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Where to stage a folder that takes the place of `folder` when it is whole; after an error that one is what it was.
 
     Raises:
         BlockingIOError: another process is making that folder.
@@ -114,7 +121,7 @@ def _opened_by(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Where to write a file that appears at `path` when all of it is on the disk; after an error nothing of it remains.
 
     Raises:
@@ -135,7 +142,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all; its folder is made if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -149,13 +156,17 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}).") from error
+        raise ValueError(f"{path} is damaged ({error}). Put the original back, or run what wrote it again.") from error
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Remove what processes that were killed in `written_whole` left behind, in the folder and below it."""
+    """Remove what processes that were killed in `atomic_write` left behind, in the folder and below it."""
     for left in Path(folder).rglob(f".*{_UNFINISHED}"):
         left.unlink()
+
+
+class FullDiskError(OSError):
+    """A disk without room, named, with what to do about it."""
 
 
 @contextlib.contextmanager
@@ -165,13 +176,18 @@ def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
     Args:
         folder: where is written.
         advice: what to do about it.
+
+    Raises:
+        FullDiskError: the disk is full; one that was raised inside, and knows more, is passed on.
     """
     try:
         yield
+    except FullDiskError:
+        raise
     except Exception as error:
         if getattr(error, "errno", None) not in _NO_ROOM and not _is_full(folder):
             raise
-        raise OSError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error
+        raise FullDiskError(errno.ENOSPC, f"The disk of {folder} is full ({error}). {advice}") from error
 
 
 def _is_full(folder):

@@ -29,6 +29,11 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def text_digest(*texts: str) -> str:
+    """16 hexadecimal digits that stand for texts, such as other digests, joined by spaces."""
+    return hashlib.sha256(" ".join(texts).encode()).hexdigest()[:16]
+
+
 def model_fingerprint(model: PreTrainedModel, *tokenizers) -> str:
     """16 hexadecimal digits for a model's weights (names, dtypes, shapes, numbers), generation settings and tokenizers."""
     digest = hashlib.sha256()

@@ -15,17 +15,28 @@ def without_tokens(message: str) -> str:
     return _TOKEN.sub("***", _CREDENTIALS.sub("***", message))
 
 
+def token_to_send(token: str | bool | None = None) -> str | None:
+    """The token that a request to the Hub is made with, if any.
+
+    Args:
+        token: as for huggingface_hub: a token, False for none, or None or True for the one of `HF_TOKEN` or of `hf auth login`.
+    """
+    if isinstance(token, str):
+        return token
+    return None if token is False else get_token()
+
+
 def check_token(token: str | bool | None = None) -> None:
     """Refuse the token that a request to the Hub would be made with, if it would break that request, whose error quotes it.
 
     Args:
-        token: as for huggingface_hub: a token, False for none, or None or True for the one of `HF_TOKEN` or of `hf auth login`.
+        token: as for `token_to_send`.
 
     Raises:
         PermissionError: it has characters that no token has.
     """
-    used = token if isinstance(token, str) else None if token is False else get_token()
-    if used and not (used.isascii() and used.isprintable() and " " not in used):
+    sent = token_to_send(token)
+    if sent and not (sent.isascii() and sent.isprintable() and " " not in sent):
         raise PermissionError(
             "The Hub's token has characters that no token has; copy it again from the Hub's settings."
         )

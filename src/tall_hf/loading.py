@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def load_part(
         ValueError: weights are missing or of another shape.
     """
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, info = part.load(
                 auto_class,
                 dtype=dtype,
@@ -169,7 +170,7 @@ def assemble(
     options = {"dtype": dtype, "device_map": device_map}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    with _quiet_transformers():
+    with quiet_transformers():
         model, info = model_class.from_pretrained(
             None, config=config, state_dict=state_dict, output_loading_info=True, **options
         )
@@ -192,8 +193,12 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _quiet_transformers():
-    # That an LLM's head is left over and the adapters are new is what composing means; the reports would only alarm.
+def quiet_transformers() -> Iterator[None]:
+    """Within, transformers tells of errors alone.
+
+    That an LLM's head is left over and the adapters are new is what composing means; its reports would only alarm. Who calls
+    for this checks what was loaded.
+    """
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -1,13 +1,12 @@
 """Write a model and its processor to a folder, whole or not at all, and find it where a training wrote it."""
 
 import fnmatch
-import json
 import os
 from pathlib import Path
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from tall_hf.files import folder_written_whole
+from tall_hf.files import read_json, staged_folder
 from tall_hf.kinds import ModelKind, check_kind, kind_of
 
 
@@ -46,7 +45,7 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, folder: str | os.Pat
     if getattr(model.config, "lora", None):
         raise ValueError(f"The model has LoRA ({model.config.lora}); merge it first, with `merge_lora(model)`.")
     folder = check_output(folder)
-    with folder_written_whole(folder) as aside:
+    with staged_folder(folder) as aside:
         model.save_pretrained(aside, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(aside)
     return folder
@@ -98,6 +97,6 @@ def _is_saved_model(folder: Path) -> bool:
     if not config.is_file():
         return False
     try:
-        return kind_of(json.loads(config.read_text(encoding="utf-8"))) is not None
+        return kind_of(read_json(config)) is not None
     except (ValueError, AttributeError):
         return False

@@ -193,6 +193,13 @@ def test_a_disk_that_fills_up_behind_the_translations(run, tmp_path, monkeypatch
     assert len(run(tmp_path / "data")["train"]) > 30
 
 
+@pytest.mark.parametrize("content", ["", "{", "\xff"])
+def test_a_damaged_report_is_named(composed, tmp_path, content):
+    (tmp_path / "prepare.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"{tmp_path}/prepare.json is damaged .* run what wrote it again"):
+        load_prepared(tmp_path, *composed("gated"))
+
+
 def test_bad_outputs(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("dear", encoding="utf-8")

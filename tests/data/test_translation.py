@@ -208,7 +208,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_nothing_half_written(tall, texts
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(
-            OSError, match=r"translations to .*shards.*No space left.*run the same command again"
+            OSError, match=r"The disk of .*shards.* is full .*No space left.*run the same command again"
         ) as caught:
             translate(tall, corpus, tmp_path / "shards")
     assert caught.value.errno == errno.ENOSPC

@@ -3,7 +3,10 @@
 import copy
 import json
 import math
+import multiprocessing
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from tall_hf.evaluation.approaches import causal_training
 from tall_hf.evaluation.approaches.causal_training import TuningRecipe, WordCollator, _next_trial
 from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
 from tall_hf.evaluation.build import model_loader
+from tall_hf.evaluation.run import evaluating_into
 
 
 RECIPE = TuningRecipe(
@@ -112,6 +116,33 @@ def test_the_best_evaluation_is_kept_not_the_last(load, tmp_path, monkeypatch):
     kept = approach.load_model()[0].lm_head.weight
     assert torch.equal(kept, weights[2])
     assert not torch.equal(kept, weights[3])
+
+
+def keep_and_be_killed(checkpoint, folder):
+    copytree = shutil.copytree
+
+    def killed(*args, **kwargs):
+        copytree(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    shutil.copytree = killed
+    causal_training._keep(checkpoint, folder)
+
+
+def test_an_evaluation_goes_on_that_was_killed_while_it_copied_the_best_weights(tmp_path):
+    checkpoint, model = tmp_path / "checkpoint-4", tmp_path / "output" / "fitted" / "lora" / "0123" / "model"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_text("weights")
+    (checkpoint / "optimizer.pt").write_text("moments")
+    with evaluating_into(tmp_path / "output"):
+        killed = multiprocessing.get_context("spawn").Process(target=keep_and_be_killed, args=(checkpoint, model))
+        killed.start()
+        killed.join()
+    assert killed.exitcode == -signal.SIGKILL and not model.exists()
+    with evaluating_into(tmp_path / "output"):
+        causal_training._keep(checkpoint, model)
+    assert [path.name for path in model.iterdir()] == ["model.safetensors"]
+    assert list(model.parent.iterdir()) == [model]  # and nothing of the killed one
 
 
 def test_the_last_checkpoint_is_kept_whatever_its_date(load, tmp_path, monkeypatch):

@@ -22,7 +22,9 @@ from tall_hf.modeling.part_configs_tall import SOURCE_FUSIONS
 
 SAVED = Path(__file__).with_name("tensors.json")
 # These are told whole, the others by what differs.
-VOCABULARY = 512  # more than any tokenizer of the tests has learned; how many those are depends on sentencepiece's version
+VOCABULARY = (
+    512  # more than any tokenizer of the tests has learned; how many those are depends on sentencepiece's version
+)
 PLAIN = {"tall": {"source_bridge": "gated"}, "layer_fusion": {"source_fusion": "last"}}
 CHOICES = [
     *[("tall", {"source_bridge": bridge}) for bridge in SOURCE_BRIDGES],

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import tempfile
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from transformers import (
 )
 
 from tall_hf.microworld import COMPONENTS, MULTILINGUAL, World, component_path
-from tall_hf.microworld.architectures import marian_tokenizer, qwen2_tokenizer
+from tall_hf.microworld.architectures import marian_tokenizer, qwen2_tokenizer, train_sentencepiece
 from tall_hf.microworld.build import build
 from tall_hf.microworld.build_llms import take_llms
 from tall_hf.microworld.build_settings import BuildSettings
@@ -176,6 +177,15 @@ def test_build_refuses_a_folder_that_holds_something_else(tmp_path):
         build(tmp_path, multilingual=["he", "tr"])
 
 
+def test_a_sentencepiece_model_is_a_function_of_its_sentences(tmp_path):
+    sentences = [record.text for record in World().records()[0][:400]]
+    pieces = [train_sentencepiece(sentences, tmp_path / name, 200) for name in ("one.spm", "two.spm")]
+    assert pieces[0] == pieces[1] and len(pieces[0]) == 200
+    first, second = ((tmp_path / name).read_bytes() for name in ("one.spm", "two.spm"))
+    assert first == second
+    assert str(tmp_path).encode() not in first and tempfile.gettempdir().encode() + b"/" not in first
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_same_bits_twice(tmp_path):
     tiny = BuildSettings(
@@ -197,7 +207,7 @@ def test_turkish_and_multilingual_components_are_written_by_the_same_command(tmp
     build(tmp_path / "many", settings=tiny, multilingual=["he", "tr", "en"])
     assert {path.name for path in (tmp_path / "tr").iterdir()} == {*COMPONENTS, "README.md"}
     assert {path.name for path in (tmp_path / "many").iterdir()} == {MULTILINGUAL, "README.md"}
-    assert "--language tr --seed 0" in (tmp_path / "tr" / "README.md").read_text()
+    assert "--language tr --llms DIR --seed 0" in (tmp_path / "tr" / "README.md").read_text()
     assert "exact on fresh Turkish sentences" in (tmp_path / "many" / "README.md").read_text()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tr" / "lr_hr")
     assert tokenizer.unk_token_id not in tokenizer("Dana Levi'nin yaşadığı şehir Hayfa'dır")["input_ids"]

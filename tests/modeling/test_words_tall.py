@@ -155,10 +155,13 @@ def test_next_words_of_nothing_and_of_an_empty_text(composed):
     assert len(words) == 3
 
 
-@pytest.mark.parametrize("wrong", [{"top_k": 0}, {"max_word_tokens": 0}, {"top_k": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"top_k": 0}, {"max_word_tokens": 0}, {"top_k": -1}, {"num_beams": 0}, {"num_beams": -1}]
+)
 def test_next_words_refuses_counts_below_one(composed, wrong):
     model, processor = composed("gated")
-    with pytest.raises(ValueError, match="must be at least 1, got .*" + str(min(wrong.values()))):
+    [(name, count)] = wrong.items()
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got {count}"):
         model.next_words("שלום", processor, **wrong)
 
 

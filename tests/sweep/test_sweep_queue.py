@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tall_hf.cli import app
 from tall_hf.files import locked
 from tall_hf.microworld import component_path
-from tall_hf.sweep import crew
+from tall_hf.sweep import launch
 from tall_hf.sweep.queue import Stage, read_record, run_queue, threads_of_each
 
 
@@ -153,17 +153,17 @@ def test_a_damaged_record_is_named(tmp_path):
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr(crew.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [crew._own_gpu(index) for index in range(5)] == ["0", "1", "2", "3", "0"]
+    assert [launch._own_gpu(rank) for rank in range(5)] == ["0", "1", "2", "3", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert [crew._own_gpu(index) for index in range(3)] == ["3", "5", "3"]
+    assert [launch._own_gpu(rank) for rank in range(3)] == ["3", "5", "3"]
 
 
 def test_one_process_of_a_launcher_leaves_nothing_of_it_to_its_commands(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "ACCELERATE_USE_CPU"):
         monkeypatch.setenv(name, "1")
-    assert crew.join_crew() == crew.Crew()
+    assert launch.join_launch() == launch.Launch()
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "ACCELERATE_USE_CPU"} & set(os.environ)
 
 

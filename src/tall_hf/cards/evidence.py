@@ -31,7 +31,7 @@ _OF_A_REPORT = {"counts", "dtype", "models", "protocols", "seed", "text", "versi
 
 @dataclass(frozen=True)
 class Training:
-    """What `tall train` wrote beside its model.
+    """What `tall train` or `tall fusion train` wrote beside its model.
 
     Attributes:
         settings: of the training, as its checkpoints keep them; empty if they are gone.
@@ -70,7 +70,7 @@ class Evaluation:
 
 
 def read_training(model: Path) -> Training | None:
-    """What the training beside a saved TALL left; None if it was not saved by `tall train`.
+    """What the training beside a saved model left; None if it was not saved by `tall train` or `tall fusion train`.
 
     Raises:
         ValueError: `metrics.json` has figures that the training never logged.

@@ -24,8 +24,7 @@ from .evidence import read_training
 from .language import check_language
 from .licenses import join_licenses
 from .markup import code, code_string, escape, interval, percent, table
-from .page import license_link, origin, parts_table, training_view
-from .page import part_licenses as licenses_of_parts
+from .page import license_link, licenses_by_role, origin, parts_table, training_view
 from .parts import check_full_name, citations, read_parts
 
 
@@ -64,7 +63,7 @@ def layer_fusion_card(
     folder = model_folder(folder, LAYER_FUSION)
     model, _ = LAYER_FUSION.load(folder)
     parts = read_parts(model.config)
-    licenses = licenses_of_parts(parts, part_licenses)
+    licenses = licenses_by_role(parts, part_licenses)
     joined = join_licenses(licenses, license)
     for warning in joined.warnings:
         logger.warning(warning)

@@ -19,8 +19,7 @@ from .evidence import Evaluation, Training, read_evaluation, read_preparation, r
 from .language import check_language, language_name
 from .licenses import join_licenses
 from .markup import bar, code, code_string, directed, direction, escape, interval, percent, table
-from .page import license_link, origin, parts_table, training_view
-from .page import part_licenses as licenses_of_parts
+from .page import license_link, licenses_by_role, origin, parts_table, training_view
 from .parts import ROLE_TITLES, check_full_name, citations, read_parts
 from .predictions import Prediction, held_out_sentences, predict
 
@@ -93,7 +92,7 @@ def model_card(
     processor = TALLProcessor.from_pretrained(folder)
     language = _language(language, processor)
     parts = read_parts(model.config)
-    licenses = licenses_of_parts(parts, part_licenses)
+    licenses = licenses_by_role(parts, part_licenses)
     joined = join_licenses(licenses, license)
     for warning in joined.warnings:
         logger.warning(warning)

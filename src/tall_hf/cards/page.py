@@ -39,7 +39,7 @@ _LOSS_POSITIONS = {
 }
 
 
-def part_licenses(parts: Mapping[str, Part], given: Mapping[str, str] | None) -> dict[str, str | None]:
+def licenses_by_role(parts: Mapping[str, Part], given: Mapping[str, str] | None) -> dict[str, str | None]:
     """The licence of each part by role, as far as the publisher or the part itself says; None where nobody does.
 
     Raises:

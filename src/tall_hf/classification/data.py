@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value, load_dataset
 from huggingface_hub import hf_hub_download
 
-from tall_hf.data.texts import TABLE_LOADERS
+from tall_hf.data.texts import TABLE_LOADERS, file_kind
 
 from .tasks import TASKS, ClassificationTask
 
@@ -111,7 +111,7 @@ def read_pairs(
     paths = _local_files(str(path).replace("{", "{{").replace("}", "}}"), "", "")
     headless = source_column is None and target_column is None
     columns = [source_column or "source", target_column or "target"]
-    rows = _read_files(paths, names=columns if headless and _kind(paths[0]) == ".tsv" else None)
+    rows = _read_files(paths, names=columns if headless and file_kind(paths[0]) == ".tsv" else None)
     _check_columns(rows, columns, paths[0])
     rows, numbers = _draw(rows, max_examples, seed)
     texts, answers = ([_text(value) for value in rows[column]] for column in columns)
@@ -220,14 +220,9 @@ def _local_files(template: str, language: str, split: str) -> list[str]:
     return paths
 
 
-def _kind(path: str) -> str:
-    path = Path(path)
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-
-
 def _read_files(paths: list[str], nested: bool = False, names: list[str] | None = None) -> Dataset:
     """The rows of files of one kind; `names` are the columns of files without a head."""
-    kinds = {_kind(path) for path in paths}
+    kinds = {file_kind(path) for path in paths}
     if len(kinds) > 1 or not kinds <= set(_LOADERS):
         raise ValueError(
             f"{paths[0]} ends in {Path(paths[0]).suffix or 'nothing'!r}; rows are read from files of one kind that ends in "

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from tall_hf.components import language_id, needs_language
 from tall_hf.data.examples import examples_digest
-from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished, write_json
+from tall_hf.files import LOCK_NAME, full_disk_named, is_plain_name, locked, remove_unfinished, write_json
 from tall_hf.fingerprints import json_digest, model_fingerprint
 from tall_hf.kinds import LAYER_FUSION, check_kind
 from tall_hf.measuring.cost import Cost, CostMeter
@@ -32,7 +31,6 @@ from .tasks import ClassificationTask
 
 
 PREDICTIONS = "predictions"
-_NAME = re.compile(r"\w[\w.+-]*")
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,9 @@ def evaluate_classification(
         raise ValueError(f"The task {task.name!r} names no languages; say which to ask.")
     if not models:
         raise ValueError("There is no model to evaluate.")
-    if wrong := [name for name in models if not _NAME.fullmatch(name)]:
+    if wrong := [name for name in models if not is_plain_name(name)]:
         raise ValueError(f"A model's name is also a folder's: letters, digits, '_', '.', '+', '-'; got {wrong[0]!r}.")
-    if wrong := [language for language in languages if not _NAME.fullmatch(language)]:
+    if wrong := [language for language in languages if not is_plain_name(language)]:
         raise ValueError(
             f"A language's code is also part of a file's name: letters, digits, '_', '-'; got {wrong[0]!r}."
         )

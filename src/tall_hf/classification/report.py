@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from tall_hf.files import write_json, written_whole
+from tall_hf.files import atomic_write, write_json
 from tall_hf.measuring.figures import colour, error_bars, figure_class, save_png
 from tall_hf.measuring.statistics import holm
 from tall_hf.measuring.tables import Cells, markdown_table, p_value_text, percent_with_interval, rich_table
@@ -70,7 +70,7 @@ def write_report(
     )
     console.print(note, soft_wrap=True, markup=False, highlight=False)
     output.mkdir(parents=True, exist_ok=True)
-    with written_whole(output / REPORT_NAME) as aside:
+    with atomic_write(output / REPORT_NAME) as aside:
         aside.write_text("\n".join([*sections, f"{note}\n"]), encoding="utf-8")
     write_json(output / RESULTS_NAME, results)
     try:

@@ -78,7 +78,10 @@ def compose(
     alignment_dropout: Annotated[float, typer.Option(help="Dropout inside the alignments.")] = 0.1,
     gate_init: Annotated[float, typer.Option(help="Where a gated bridge's gate starts; 0 is closed.")] = 0.2,
     look_ahead: Annotated[
-        int, typer.Option(min=0, help="So many tokens the LLM writes, and what comes after it reads them too.")
+        int,
+        typer.Option(
+            min=0, help="Tokens that the LLM writes behind the translation before the next stages read its states."
+        ),
     ] = 0,
     warm_start: Annotated[bool, typer.Option(help="Start the adapters from the translators' own layers.")] = False,
     leave_out_llm: Annotated[

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
+from tall_hf.data.corpus import TRUNCATIONS
+from tall_hf.data.translation import BACKENDS
 from tall_hf.evaluation.approach import PROTOCOLS
 from tall_hf.modeling.configuration_layer_fusion import MAPPING_TYPES
 from tall_hf.modeling.configuration_tall import ALIGNMENT_TYPES, SOURCE_BRIDGES, SOURCE_FUSIONS
@@ -19,21 +21,8 @@ Alignment = _choices("Alignment", ALIGNMENT_TYPES)
 Mapping = _choices("Mapping", MAPPING_TYPES)
 Dtype = _choices("Dtype", FROZEN_DTYPES)
 Protocol = _choices("Protocol", PROTOCOLS)
-
-
-class Truncation(StrEnum):
-    """What a sentence loses before it is translated."""
-
-    last_word = "last_word"
-    random_word = "random_word"
-    none = "none"
-
-
-class Backend(StrEnum):
-    """What runs the LR→HR translator."""
-
-    transformers = "transformers"
-    ctranslate2 = "ctranslate2"
+Truncation = _choices("Truncation", TRUNCATIONS)
+Backend = _choices("Backend", BACKENDS)
 
 
 class EvaluationDtype(StrEnum):

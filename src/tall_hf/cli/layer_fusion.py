@@ -41,12 +41,8 @@ _FILES_HELP = (
 )
 
 
-def register(app: typer.Typer) -> typer.Typer:
-    """Add the sub-app `fusion` to `app`.
-
-    Returns:
-        The sub-app, for further commands.
-    """
+def register(app: typer.Typer):
+    """Add the sub-app `fusion` to `app`."""
     fusion = typer.Typer(
         help="A frozen LLM that reads the layers of a multilingual encoder (LayerFusionForCausalLM, arXiv 2508.09091).",
         no_args_is_help=True,
@@ -273,8 +269,6 @@ def register(app: typer.Typer) -> typer.Typer:
                 console=Console(),
             )
         typer.echo(f"Saved to {output}: report.md, results.json, accuracy.png, predictions.")
-
-    return fusion
 
 
 def _codes(specs: list[str]) -> dict[str, str]:

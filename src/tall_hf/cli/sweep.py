@@ -14,8 +14,8 @@ from typer.main import get_command
 from tall_hf.files import locked
 from tall_hf.measuring.statistics import load_metric
 from tall_hf.measuring.tables import rich_table
-from tall_hf.sweep.crew import Crew, join_crew
 from tall_hf.sweep.grid import SECTIONS, Grid, check_files, read_grid
+from tall_hf.sweep.launch import Launch, join_launch
 from tall_hf.sweep.queue import Stage, is_done, needed_for, read_record, run_queue, shown, state_of
 from tall_hf.sweep.report import REPORT_NAME, write_report
 from tall_hf.sweep.stages import Trained, build_stages, check_parts
@@ -51,7 +51,7 @@ def register(app: typer.Typer):
         """
         console = Console()
         with user_errors():
-            crew = Crew() if report or list_ or dry_run else join_crew()
+            launch = Launch() if report or list_ or dry_run else join_launch()
             commands = get_command(app).commands
             read = read_grid(grid, {name: commands[name.replace("_", "-")] for name in SECTIONS if name != "train"})
             queue, trainings = build_stages(read, output)
@@ -70,27 +70,27 @@ def register(app: typer.Typer):
                     load_metric()  # what is missing is missed now, not after hours of training
                 check_files(read)
                 check_parts(read)
-                undone = _run(queue, output, jobs, crew)
-            if crew.index == 0:
+                undone = _run(queue, output, jobs, launch)
+            if launch.rank == 0:
                 write_report(read, trainings, output, console)
                 typer.echo(f"Saved to {output}: {REPORT_NAME}, report.csv, report.json, report.png.")
         if not report and undone:
-            if crew.index == 0:
+            if launch.rank == 0:
                 names = ", ".join(f"{stage.name} ({stage.about})" for stage in queue if stage.name in undone)
                 typer.secho(f"Not done: {names}. The same command tries them again.", err=True, fg="red")
             raise typer.Exit(1)
 
 
-def _run(queue: list[Stage], output: Path, jobs: int, crew: Crew) -> list[str]:
+def _run(queue: list[Stage], output: Path, jobs: int, launch: Launch) -> list[str]:
     # A queue that is stopped stops its commands.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     output.mkdir(parents=True, exist_ok=True)
-    if crew.index == 0:
+    if launch.rank == 0:
         done = sum(is_done(output, stage) for stage in queue)
         typer.echo(f"{done} of {len(queue)} stages are done. What they print goes to {output / 'logs'}.")
     try:
-        with locked(output) if crew.index == 0 else contextlib.nullcontext():
-            return run_queue(output, queue, jobs, crew)
+        with locked(output) if launch.rank == 0 else contextlib.nullcontext():
+            return run_queue(output, queue, jobs, launch)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
-from tall_hf.files import written_whole
+from tall_hf.files import atomic_write
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def arrow_writer(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatchStream
     Raises:
         OSError: the file cannot be written, for instance because the disk is full.
     """
-    with written_whole(path) as aside, open(aside, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+    with atomic_write(path) as aside, open(aside, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         yield writer
 
 

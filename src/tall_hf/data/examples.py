@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tall_hf.components import language_id, needs_language
 from tall_hf.files import full_disk_named, locked
-from tall_hf.fingerprints import json_digest, tokenizer_digest
+from tall_hf.fingerprints import json_digest, text_digest, tokenizer_digest
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 
 from .corpus import in_validation
@@ -181,7 +181,7 @@ def _save(processor, examples: Dataset, staging: Path, share: float, source_lang
             _ROW,
             staging / name,
         )
-        digest = hashlib.sha256(f"{name} {examples_digest(rows)}".encode()).hexdigest()[:16]
+        digest = text_digest(name, examples_digest(rows))
         save_split(rows, digest, staging / name)
         counts[name] = len(rows)
     return counts

@@ -1,6 +1,5 @@
 """A folder of prepared rows: its splits, and a report that is put there last, so that a folder which has it is whole."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, load_from_disk
 
-from tall_hf.files import LOCK_NAME
+from tall_hf.files import LOCK_NAME, read_json
 
 
 ROWS_AT_A_TIME = 1000
@@ -34,9 +33,9 @@ def check_prepared_output(folder: str | os.PathLike, command: str, *names: str) 
 
 
 def read_report(folder: Path, name: str) -> dict | None:
-    """The report of that name in a folder; None where there is none."""
+    """The report of that name in a folder; None where there is none, ValueError where it is damaged."""
     report = folder / name
-    return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
+    return read_json(report) if report.is_file() else None
 
 
 def required_report(folder: Path, name: str, command: str) -> dict:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import hashlib
 import itertools
 import json
 import os
@@ -15,8 +13,8 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_from_disk
 from rich.console import Console
 
-from tall_hf.files import locked
-from tall_hf.fingerprints import json_digest, tokenizer_digest
+from tall_hf.files import full_disk_named, locked
+from tall_hf.fingerprints import json_digest, text_digest, tokenizer_digest
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
@@ -97,7 +95,11 @@ def prepare(
     state = launched_processes()
     output.mkdir(parents=True, exist_ok=True)
     staging = output / _STAGING
-    with locked(output) if state.is_main_process else contextlib.nullcontext():
+    advice = "Free some space, then run the same command again: it keeps the translations that are made."
+    with (
+        locked(output) if state.is_main_process else contextlib.nullcontext(),
+        full_disk_named(output, advice),
+    ):
         if state.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
             staging.mkdir()
@@ -140,14 +142,6 @@ def prepare(
                     (staging / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
                     _put_in_place(staging, output)
             state.wait_for_everyone()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or "run the same command again" in str(error):
-                raise
-            raise OSError(
-                errno.ENOSPC,
-                f"The disk of {output} is full ({error}). Free some space, then run the same command again: it keeps the "
-                "translations that are made.",
-            ) from error
         finally:
             if state.is_main_process:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -226,10 +220,10 @@ def _save(translated: Dataset, processor: TALLProcessor, staging: Path, tokenize
         if not chosen.any():
             continue
         splits[name] = texts.select(
-            np.flatnonzero(chosen), new_fingerprint=_digest(translated._fingerprint, name, "texts")
+            np.flatnonzero(chosen), new_fingerprint=text_digest(translated._fingerprint, name, "texts")
         )
         rows = tokenise(splits[name], lambda batch: _rows(processor, batch), _ROW, staging / name)
-        save_split(rows, _digest(translated._fingerprint, name, tokenizers), staging / name)
+        save_split(rows, text_digest(translated._fingerprint, name, tokenizers), staging / name)
     splits.save_to_disk(staging / "translations")
 
 
@@ -243,10 +237,6 @@ def _rows(processor: TALLProcessor, batch: dict[str, list[str]]) -> dict[str, li
     ]
     lengths = [len(whole) - known for whole, known in zip(rows["labels"], common, strict=True)]
     return {**rows, "continuation_length": lengths}
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _report(counts, settings, translation, fingerprints) -> dict:

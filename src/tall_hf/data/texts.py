@@ -22,6 +22,12 @@ TABLE_LOADERS = {
 }
 
 
+def file_kind(path: str | os.PathLike) -> str:
+    """The suffix that tells what a file holds, such as ".csv": of "a.csv.gz" it is that before the last."""
+    path = Path(path)
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
 def read_texts(
     source: str | os.PathLike | Dataset | IterableDataset | Iterable[str], column: str | None = None
 ) -> Iterator[str | None]:
@@ -61,7 +67,7 @@ def read_grouped_texts(
         )
     if isinstance(source, str | os.PathLike):
         source = Path(source)
-        kind = source.with_suffix("").suffix if source.suffix == ".gz" else source.suffix
+        kind = file_kind(source)
         if kind not in (*TEXT_SUFFIXES, *TABLE_LOADERS):
             raise ValueError(
                 f"{source} ends in {source.suffix or 'nothing'!r}; a corpus is a file that ends in "

@@ -17,8 +17,8 @@ from datasets import Dataset, concatenate_datasets
 from rich.console import Console
 from transformers import GenerationConfig
 
-from tall_hf.files import remove_unfinished
-from tall_hf.fingerprints import hash_tensors, tokenizer_digest
+from tall_hf.files import full_disk_named, remove_unfinished
+from tall_hf.fingerprints import hash_tensors, text_digest, tokenizer_digest
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.progress import progress_bars
@@ -30,6 +30,10 @@ from .ctranslate2_backend import ctranslate2_backend
 BACKENDS = ("transformers", "ctranslate2")
 _SCHEMA = pa.schema([("truncated", pa.string()), ("translation", pa.string())])
 _ROWS_AT_A_TIME = 1000
+_ADVICE = (
+    "What was translated before is kept there: free some space, then run the same command again, and it goes on where it "
+    "stopped."
+)
 
 
 def translate_corpus(
@@ -85,7 +89,7 @@ def translate_corpus(
     state = launched_processes()
     fingerprint = translator_fingerprint(model, processor, backend, compute_type, **generation_kwargs)
     store = Path(folder) / fingerprint
-    result_fingerprint = hashlib.sha256(f"{corpus._fingerprint} {fingerprint}".encode()).hexdigest()[:16]
+    result_fingerprint = text_digest(corpus._fingerprint, fingerprint)
     result = store.with_name(f"{result_fingerprint}.arrow")
     with state.main_process_first():
         if state.is_main_process:
@@ -218,7 +222,7 @@ def _batches(lengths: np.ndarray, batch_size: int, batch_tokens: int) -> Iterato
 def _write_shard(store: Path, texts: list[str], translations: list[str]):
     table = pa.table({"truncated": texts, "translation": translations}, schema=_SCHEMA)
     name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
-    with _explain_disk_errors(store), arrow_writer(store / f"{name}.arrow", _SCHEMA) as writer:
+    with full_disk_named(store, _ADVICE), arrow_writer(store / f"{name}.arrow", _SCHEMA) as writer:
         writer.write_table(table)
 
 
@@ -235,24 +239,12 @@ def _write_result(path: Path, corpus: Dataset, digests: np.ndarray, store: Path)
         )
     schema = corpus.features.arrow_schema.remove_metadata().append(pa.field("translation", pa.string()))
     rows = corpus.with_format("arrow")
-    with _explain_disk_errors(path.parent), arrow_writer(path, schema) as writer:
+    with full_disk_named(path.parent, _ADVICE), arrow_writer(path, schema) as writer:
         for start in range(0, len(corpus), _ROWS_AT_A_TIME):
             batch = slice(start, start + _ROWS_AT_A_TIME)
             translations = stored.select(found[batch])["translation"][:]
             table = rows[batch].replace_schema_metadata().append_column("translation", pa.array(translations))
             writer.write_table(table.cast(schema))
-
-
-@contextlib.contextmanager
-def _explain_disk_errors(folder: Path):
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"Cannot write translations to {folder} ({error}). What was translated before is kept there: free some space, "
-            "then run the same command again, and it goes on where it stopped.",
-        ) from error
 
 
 @contextlib.contextmanager

@@ -1,17 +1,18 @@
 """What every approach to the missing word shares: the question, the answer, and how an approach is trained and asked."""
 
-import hashlib
 import inspect
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from datasets import Dataset
 from transformers import PreTrainedModel
+
+from tall_hf.fingerprints import text_digest
 
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,13 @@ class TrainingText:
     fingerprint: str
 
 
+def read_column(rows: Dataset | None, name: str) -> Iterator[str]:
+    """The texts of a column, some rows at a time; none of no rows."""
+    if rows:
+        for batch in rows.select_columns(name).iter(1000):
+            yield from batch[name]
+
+
 def missing_training(training: TrainingText | None, validation: bool = False) -> str | None:
     """What an approach that learns lacks, and what to run for it; None if nothing.
 
@@ -140,7 +148,7 @@ class Approach(ABC):
                 type(self).__name__,
             )
             return {"source": uuid.uuid4().hex}
-        return {"source": hashlib.sha256(source.encode()).hexdigest()[:16]}
+        return {"source": text_digest(source)}
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
         """Learn from text, or load what an earlier call learned; called once before the first question.

@@ -127,7 +127,7 @@ class Parts:
         name, revision = origin.get("name_or_path"), origin.get("revision")
         return f"{name}@{revision}" if revision else name
 
-    def load_part(self, role: str, dtype: torch.dtype | None = None) -> Loader:
+    def part_loader(self, role: str, dtype: torch.dtype | None = None) -> Loader:
         """A loader of a part, in `self.dtype` unless told otherwise."""
         auto_class = {"llm": AutoModelForCausalLM, "hr_lr": AutoModelForSeq2SeqLM}[role]
         return model_loader(
@@ -139,7 +139,8 @@ class Parts:
             allow_pickle=self.allow_pickle,
         )
 
-    def load_tall(self, folder: str | os.PathLike) -> Loader:
+    def tall_loader(self, folder: str | os.PathLike) -> Loader:
+        """A loader of a whole TALL."""
         return tall_loader(folder, dtype=self.dtype, device=self.device, token=self.token)
 
     def languages(self) -> dict[str, str | None]:
@@ -178,14 +179,14 @@ class ApproachSpec:
 
 
 def _soft_prompt(parts: Parts) -> list[Approach]:
-    loaders = (parts.load_part("llm"), parts.load_part("hr_lr"), parts.load_tall(parts.models[parts.first]))
+    loaders = (parts.part_loader("llm"), parts.part_loader("hr_lr"), parts.tall_loader(parts.models[parts.first]))
     recipe = parts.recipe(PROMPT_RECIPE)
     return [SoftPrompt(*loaders, recipe=recipe, split=parts.split, **parts.languages())]
 
 
 def _fine_tuned(parts: Parts, name: str, recipe: TuningRecipe) -> list[Approach]:
     # Its weights learn and answer in float32, and start from the checkpoint's own.
-    return [FineTuned(parts.load_part("llm", torch.float32), name, recipe)]
+    return [FineTuned(parts.part_loader("llm", torch.float32), name, recipe)]
 
 
 def _fine_tuned_paper(parts: Parts) -> list[Approach]:
@@ -195,22 +196,24 @@ def _fine_tuned_paper(parts: Parts) -> list[Approach]:
 
 def _tall_unblocked(parts: Parts) -> list[Approach]:
     return [
-        TALL(parts.load_tall(folder), f"{name}_unblocked", punctuation_block=0.0)
+        TALL(parts.tall_loader(folder), f"{name}_unblocked", punctuation_block=0.0)
         for name, folder in parts.models.items()
     ]
 
 
 # In the order of the table.
 APPROACHES: dict[str, ApproachSpec] = {
-    "tall": ApproachSpec(lambda parts: [TALL(parts.load_tall(folder), name) for name, folder in parts.models.items()]),
+    "tall": ApproachSpec(
+        lambda parts: [TALL(parts.tall_loader(folder), name) for name, folder in parts.models.items()]
+    ),
     "tall_unblocked": ApproachSpec(_tall_unblocked),
     "naive": ApproachSpec(
         lambda parts: [
-            Naive(parts.load_part("llm"), parts.load_part("hr_lr"), split=parts.split, **parts.languages())
+            Naive(parts.part_loader("llm"), parts.part_loader("hr_lr"), split=parts.split, **parts.languages())
         ],
         needs=("llm", "hr_lr"),
     ),
-    "direct": ApproachSpec(lambda parts: [Direct(parts.load_part("llm"))], needs=("llm",)),
+    "direct": ApproachSpec(lambda parts: [Direct(parts.part_loader("llm"))], needs=("llm",)),
     "soft_prompt": ApproachSpec(_soft_prompt, needs=("llm", "hr_lr", "validation", "peft")),
     "fine_tuned_paper": ApproachSpec(_fine_tuned_paper, needs=("llm", "validation")),
     "fine_tuned": ApproachSpec(
@@ -218,14 +221,14 @@ APPROACHES: dict[str, ApproachSpec] = {
         needs=("llm", "validation"),
     ),
     "lora": ApproachSpec(
-        lambda parts: [LoRA(parts.load_part("llm"), parts.trained_parameters(), recipe=parts.recipe(LORA_RECIPE))],
+        lambda parts: [LoRA(parts.part_loader("llm"), parts.trained_parameters(), recipe=parts.recipe(LORA_RECIPE))],
         needs=("llm", "validation", "peft"),
     ),
     "translator_only": ApproachSpec(
-        lambda parts: [TranslatorOnly(parts.load_tall(parts.translator_only))], needs=("translator_only",)
+        lambda parts: [TranslatorOnly(parts.tall_loader(parts.translator_only))], needs=("translator_only",)
     ),
     "decoder_only": ApproachSpec(
-        lambda parts: [DecoderOnly(parts.load_part("hr_lr"), source_lang=parts.languages()["source_lang"])],
+        lambda parts: [DecoderOnly(parts.part_loader("hr_lr"), source_lang=parts.languages()["source_lang"])],
         needs=("hr_lr",),
     ),
     "ngram": ApproachSpec(lambda parts: [NGram(split=parts.split)], needs=("training",)),

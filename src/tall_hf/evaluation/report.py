@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tall_hf.files import write_json, written_whole
+from tall_hf.files import atomic_write, write_json
 from tall_hf.measuring.tables import markdown_table, rich_table
 
 from .approach import Question, TrainingText
@@ -81,7 +81,7 @@ def write_report(
     for note in notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
         sections.append(f"{note}\n")
-    with written_whole(output / REPORT_NAME) as aside:
+    with atomic_write(output / REPORT_NAME) as aside:
         aside.write_text("\n".join(sections), encoding="utf-8")
     write_json(output / RESULTS_NAME, report)
     try:
@@ -114,7 +114,7 @@ def write_sentences(scores: Scores, questions: Sequence[Question], path: Path):
     """A CSV with a row for each question: what was missing, and what the approach said."""
     head = ("sentence", "missing_word", "prediction", "rank", "translation", "correct", "group")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
         for question, answer, rank in zip(questions, scores.run.answers, scores.ranks.tolist(), strict=True):

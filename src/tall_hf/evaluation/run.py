@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tall_hf.files import LOCK_NAME, full_disk_named, locked, remove_unfinished, write_json
+from tall_hf.files import LOCK_NAME, full_disk_named, is_plain_name, locked, read_json, remove_unfinished, write_json
 from tall_hf.fingerprints import json_digest
 from tall_hf.measuring.cost import Cost, CostMeter
 from tall_hf.measuring.device import free_memory
@@ -27,7 +25,6 @@ from .store import AnswerStore, KeptCost, read_answers
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"\w[\w.+-]*")
 # Other code may answer in another way.
 _VERSIONS = ("tall-hf", "transformers")
 _ANSWERS = "answers"
@@ -235,7 +232,7 @@ class _Asker:
         else:
             run["answers"] = _in_order_of_questions(store.answers, order)
         if _fit_report(fitted).exists():
-            report = json.loads(_fit_report(fitted).read_text(encoding="utf-8"))
+            report = read_json(_fit_report(fitted))
             run |= {"learned": report["learned"], "fitting": Cost(**report["cost"])}
         return Run(name, protocol, **run, answering=store.cost)
 
@@ -392,7 +389,7 @@ def check_approaches(approaches: Sequence[Approach], questions: dict[str, list[Q
             f"({', '.join(questions) or 'none'})."
         )
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_plain_name(name):
             raise ValueError(
                 f"An approach's name is also a folder's: letters, digits, '_', '.', '+', '-'; got {name!r}."
             )

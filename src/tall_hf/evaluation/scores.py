@@ -9,7 +9,7 @@ import numpy as np
 from tall_hf.data.words import normalize, strip_punctuation, words_of
 from tall_hf.measuring.statistics import holm, mcnemar, paired_bootstrap, share
 
-from .approach import Question, TrainingText
+from .approach import Question, TrainingText, read_column
 from .run import Results, Run
 from .scoring import ranks, score
 
@@ -132,9 +132,8 @@ def split_by_frequency(
 ) -> Split:
     """By how often the missing word stands anywhere in the training sentences, in powers of ten; 0 is never."""
     counts = Counter()
-    for batch in training.train.select_columns("sentence").iter(1000):
-        for sentence in batch["sentence"]:
-            counts.update(words_of(sentence, split))
+    for sentence in read_column(training.train, "sentence"):
+        counts.update(words_of(sentence, split))
     names = [_span(low, high - 1) for low, high in zip(_FREQUENCIES, _FREQUENCIES[1:], strict=False)]
     names.append(f"{_FREQUENCIES[-1]:,} or more")
     frequencies = [counts[strip_punctuation(normalize(question.missing_word))] for question in questions]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tall_hf.files import remove_unfinished, write_json
+from tall_hf.files import read_json, remove_unfinished, write_json
 from tall_hf.measuring.cost import Cost
 
 from .approach import Answer
@@ -78,7 +78,7 @@ class KeptCost:
 
     def __init__(self, path: Path):
         self.path = path
-        state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        state = read_json(path) if path.exists() else None
         self.before = Cost(**state["cost"]) if state else Cost()
         self.is_finished = state is not None and state["finished"]
 

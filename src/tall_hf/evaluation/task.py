@@ -12,13 +12,10 @@ from rich.table import Table
 from tall_hf.data.prepare import load_translations, prepared_truncation
 from tall_hf.data.texts import read_grouped_texts
 from tall_hf.data.words import divide_at_last_word, is_word, normalize, split_last_word, words_of
+from tall_hf.fingerprints import text_digest
 from tall_hf.measuring.tables import counts_table
 
-from .approach import PROTOCOLS, Question, TrainingText
-
-
-# Words in a row that a sentence hardly has in common with another by chance.
-OVERLAP_WORDS = 7
+from .approach import PROTOCOLS, Question, TrainingText, read_column
 
 
 @dataclasses.dataclass
@@ -102,7 +99,7 @@ def read_questions(
             divides at spaces, as the authors do).
         training: the text whose sentences are counted, and looked for by `exclude_overlap`.
         exclude_overlap: leave out sentences that share so many words in a row with a training or validation sentence;
-            sentences of fewer words are left out if they are there as a whole. `OVERLAP_WORDS` is a sensible number.
+            sentences of fewer words are left out if they are there as a whole. 7 are hardly shared by chance.
 
     Returns:
         The questions in the order of the source, and the counts.
@@ -151,14 +148,8 @@ def read_questions(
 
 def _sentences(training: TrainingText | None) -> set[bytes]:
     """Hashes of the sentences that approaches learn from or choose settings by."""
-    splits = () if training is None else (training.train, training.validation or ())
-    return {
-        _hash(text)
-        for split in splits
-        if len(split)
-        for batch in split.select_columns("sentence").iter(1000)
-        for text in batch["sentence"]
-    }
+    splits = () if training is None else (training.train, training.validation)
+    return {_hash(text) for split in splits for text in read_column(split, "sentence")}
 
 
 def _as_in_a_corpus(text: str, strip_niqqud, split) -> str:
@@ -183,7 +174,7 @@ def training_text(folder: str | os.PathLike) -> TrainingText:
             "prepare the same text with last_word, too, and name that folder here."
         )
     splits = load_translations(folder)
-    fingerprint = hashlib.sha256(" ".join(split._fingerprint for split in splits.values()).encode()).hexdigest()[:16]
+    fingerprint = text_digest(*(split._fingerprint for split in splits.values()))
     return TrainingText(splits["train"], splits.get("validation"), fingerprint)
 
 
@@ -207,10 +198,8 @@ def _without_overlap(rows: Iterable[_Row], training, num_words, strip_niqqud, sp
     asked = {run for sentence in runs for run in sentence}
     known = set()
     for texts in (training.train, training.validation):
-        if texts is not None:
-            for batch in texts.select_columns("sentence").iter(1000):
-                for sentence in batch["sentence"]:
-                    known.update(asked.intersection(_runs(sentence, num_words, split)))
+        for sentence in read_column(texts, "sentence"):
+            known.update(asked.intersection(_runs(sentence, num_words, split)))
     kept = [row for row, sentence in zip(rows, runs, strict=True) if known.isdisjoint(sentence)]
     counts.overlapping = len(rows) - len(kept)
     return kept

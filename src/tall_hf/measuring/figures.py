@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tall_hf.files import written_whole
+from tall_hf.files import atomic_write
 
 
 def figure_class(extra: str = "eval"):
@@ -41,6 +41,6 @@ def error_bars(shares: Sequence[float], intervals: Sequence[tuple[float, float]]
 
 def save_png(figure, path: str | Path, dpi: int = 120) -> Path:
     """Write a figure to a PNG file, whole or not at all."""
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=dpi)
     return Path(path)

@@ -1,8 +1,8 @@
 """The tokenizers and the untrained models of the embedded components."""
 
+import io
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import sentencepiece
@@ -30,22 +30,21 @@ END_OF_TEXT = "<|endoftext|>"
 
 def train_sentencepiece(sentences: list[str], path: Path, vocab_size: int = 1300) -> list[str]:
     """Train a byte-pair SentencePiece model, write it to `path`, and return its pieces."""
-    with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "spm"
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_prefix=str(prefix),
-            vocab_size=vocab_size,
-            # Unigram models cut so small a vocabulary into letters; byte pairs make whole words of nearly all of it.
-            model_type="bpe",
-            character_coverage=1.0,
-            # The default rule's tables take 240 kB; the world's words need none of them.
-            normalization_rule_name="identity",
-            num_threads=1,  # the pieces' scores must not depend on the machine
-            minloglevel=2,
-        )
-        shutil.move(prefix.with_suffix(".model"), path)
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=written,  # a file's name would stand in the model
+        vocab_size=vocab_size,
+        # Unigram models cut so small a vocabulary into letters; byte pairs make whole words of nearly all of it.
+        model_type="bpe",
+        character_coverage=1.0,
+        # The default rule's tables take 240 kB; the world's words need none of them.
+        normalization_rule_name="identity",
+        num_threads=1,  # the pieces' scores must not depend on the machine
+        minloglevel=2,
+    )
+    path.write_bytes(written.getvalue())
+    model = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
     return [model.id_to_piece(piece) for piece in range(model.vocab_size())]
 
 

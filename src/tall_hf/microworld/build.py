@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from transformers.utils import logging
+
+from tall_hf.files import staged_folder
 
 from . import COMPONENTS, MULTILINGUAL, components_folder
 from .build_llms import build_llms, build_tolerant_llm, take_llms
@@ -60,6 +61,7 @@ def build(
         village: with `multilingual`, of the world of few names (`VILLAGE`), and with a language model that has read its facts.
 
     Raises:
+        BlockingIOError: another process is building that folder.
         FileExistsError: `output` is a file, or a folder with something else in it.
         ValueError: an unknown language, `multilingual` without one besides English, `village` without `multilingual`, or
             `llms` of another world.
@@ -75,10 +77,8 @@ def build(
     ours = {*((MULTILINGUAL, *["llm"] * village) if multilingual else COMPONENTS), "README.md"}
     if output.exists() and not (output.is_dir() and {path.name for path in output.iterdir()} <= ours):
         raise FileExistsError(f"{output} holds something else than components; name a new or an empty folder.")
-    output.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as aside:
-        staging = Path(aside) / "new"
+    with staged_folder(output) as staging:
         if multilingual:
             trainings = [(build_multilingual, multilingual, staging, seed, settings, village)]
             if village:
@@ -97,9 +97,6 @@ def build(
                 figures |= training.result()
         readme = _readme(staging, f"{options} --seed {seed}", figures, time.monotonic() - start, jobs)
         (staging / "README.md").write_text(readme, encoding="utf-8")
-        if output.exists():
-            output.rename(Path(aside) / "old")
-        staging.rename(output)
     print(f"Wrote the components to {output}")
 
 

@@ -1,4 +1,4 @@
-"""A TALL saved to a folder, planned, pushed to the Hub, and checked there as a stranger would load it."""
+"""A model saved to a folder, planned, pushed to the Hub, and checked there as a stranger would load it."""
 
 from tall_hf.saving import check_output, save
 

@@ -11,7 +11,9 @@ from huggingface_hub import ModelCard
 from transformers.utils import logging
 
 from tall_hf import hub_cards
+from tall_hf.files import read_json
 from tall_hf.kinds import KINDS, TALL, ModelKind, kind_of
+from tall_hf.modeling.saved_weights_tall import INDEX_NAME, WEIGHTS_NAME
 from tall_hf.saving import MAX_SHARD_SIZE, model_folder
 from tall_hf.training.light import PINS_NAME, save_light
 
@@ -33,8 +35,6 @@ _PROCESSOR_CONFIG = "processor_config.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 # From hub_cards/, with a TALL: for Inference Endpoints the handler and what it needs, for people an example.
 _ACCOMPANYING = ("handler.py", "requirements.txt", "examples/next_words.py")
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _SHARDS = "model-*-of-*.safetensors"
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -56,9 +56,9 @@ _PUBLISHED = (
     _PROCESSOR_CONFIG,
     PINS_NAME,
     *_ACCOMPANYING,
-    _WEIGHTS,
+    WEIGHTS_NAME,
     _SHARDS,
-    _INDEX,
+    INDEX_NAME,
     *CODE_PATTERNS,
     *_TOKENIZER_FILES,
 )
@@ -129,7 +129,7 @@ def plan(
 
 def read_config(folder: Path) -> dict:
     """A saved model's `config.json`, in which what `compose` and light checkpoints may leave out is filled in."""
-    return {"lora": None, "trainable_only": False, "components": None, **_read_json(folder / _CONFIG)}
+    return {"lora": None, "trainable_only": False, "components": None, **read_json(folder / _CONFIG)}
 
 
 def accompanying_files(kind: ModelKind) -> dict[str, Path]:
@@ -184,14 +184,14 @@ def _contents(folder: Path, kind: ModelKind, is_light: bool) -> dict[str, Path |
             f"{folder} is not a whole {kind.name}: {', '.join(missing)} is missing. Save the model and its processor there again."
         )
     _check_links(folder, contents)
-    contents[_CONFIG] = _json(_without_local_names(with_installed_auto_map(_read_json(folder / _CONFIG))))
+    contents[_CONFIG] = _json(_without_local_names(with_installed_auto_map(read_json(folder / _CONFIG))))
     for path in contents:
         if PurePosixPath(path).name in (_PROCESSOR_CONFIG, _TOKENIZER_CONFIG):
             # A model that was composed by an earlier version may name there the code of a part's repository.
-            contents[path] = _json(with_installed_processor(_read_json(folder / path), kind))
+            contents[path] = _json(with_installed_processor(read_json(folder / path), kind))
     for path, one in contents.items():
         if path.endswith("config.json"):
-            check_code_named(path, json.loads(one) if isinstance(one, bytes) else _read_json(one), kind)
+            check_code_named(path, json.loads(one) if isinstance(one, bytes) else read_json(one), kind)
     return contents
 
 
@@ -210,20 +210,20 @@ def _check_links(folder: Path, contents: dict[str, Path]) -> None:
 
 def _weights(folder: Path) -> list[str]:
     """Names of the weights: those of the index, or the one file, which `from_pretrained` prefers."""
-    whole, index = folder / _WEIGHTS, folder / _INDEX
+    whole, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
     if index.is_file() and not whole.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
         if wrong := [name for name in names if not _matches(name, (_SHARDS,)) or PurePosixPath(name).name != name]:
             raise ValueError(
                 f"{index} names {wrong[0]!r}, which is no file of weights ({_SHARDS}) beside it; save the model again."
             )
-        return [_INDEX, *names]
+        return [INDEX_NAME, *names]
     if whole.is_file() and whole.stat().st_size > 1.01 * MAX_SHARD_SIZE:
         logger.warning(
             f"{whole} has {whole.stat().st_size / 1e9:.1f} GB in one file. Saved once more by `tall_hf.publishing.save` it is "
             f"published in files of {MAX_SHARD_SIZE / 1e9:.0f} GB, which need less memory to load."
         )
-    return [_WEIGHTS]
+    return [WEIGHTS_NAME]
 
 
 def _light_contents(folder: Path, kind: ModelKind) -> dict[str, Path | bytes]:
@@ -254,10 +254,6 @@ def _without_names(config):
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _json(value: dict) -> bytes:

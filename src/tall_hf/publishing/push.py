@@ -14,7 +14,6 @@ from huggingface_hub import (
     CommitOperationDelete,
     HfApi,
     ModelCard,
-    get_token,
     hf_hub_download,
 )
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -23,7 +22,8 @@ from huggingface_hub.utils.sha import git_hash
 from rich.console import Console
 from transformers.utils import logging
 
-from tall_hf.hub_token import check_token
+from tall_hf.files import read_json
+from tall_hf.hub_token import check_token, token_to_send
 from tall_hf.kinds import ModelKind, kind_of
 from tall_hf.saving import model_folder
 
@@ -208,7 +208,7 @@ def _updated_files(
         if name not in there:
             raise ValueError(f"{repo_id} has no {name}, so it is no model that was published by tall-hf.")
         path = hf_hub_download(repo_id, name, revision=info.sha, token=api.token, endpoint=api.endpoint)
-        configs[name] = json.loads(Path(path).read_text(encoding="utf-8"))
+        configs[name] = read_json(Path(path))
     config = configs["config.json"]
     kind = kind_of(config)
     if kind is None:
@@ -236,8 +236,7 @@ def _api(token: str | bool | None) -> HfApi:
     Raises:
         PermissionError: there is none, or it has characters that would break the request that quotes it.
     """
-    token = token if isinstance(token, str) else None if token is False else get_token()
-    token = (token or "").strip()
+    token = (token_to_send(token) or "").strip()
     if not token:
         raise PermissionError(
             "There is no token to write to the Hub with. Log in by `hf auth login`, or set HF_TOKEN to a token with the right "

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants
 
-from tall_hf.hub_token import check_token
+from tall_hf.files import read_json
+from tall_hf.hub_token import check_token, token_to_send
 from tall_hf.imports import library_paths
 from tall_hf.kinds import kind_of
 from tall_hf.training.light import load_light
@@ -82,7 +83,7 @@ def verify(
 
 def predict_locally(folder: str | os.PathLike) -> Predictions:
     """What the model or the light checkpoint in a folder predicts, loaded by the installed package."""
-    config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+    config = read_json(Path(folder, "config.json"))
     if config.get("trainable_only"):
         return predict(*load_light(folder))
     return predict(*kind_of(config).load(folder))
@@ -103,7 +104,7 @@ def predict_on_hub(
         VerificationError: it could not be loaded.
     """
     check_token(token)
-    token = token if isinstance(token, str) else None if token is False else get_token()
+    token = token_to_send(token)
     environment = {
         name: value
         for name, value in os.environ.items()

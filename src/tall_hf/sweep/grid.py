@@ -15,6 +15,7 @@ import typer
 import yaml
 
 from tall_hf.data.corpus import CorpusSettings
+from tall_hf.files import is_plain_name
 from tall_hf.training.arguments import TALLTrainingArguments
 from tall_hf.training.run import TALLRun, TALLRunSettings, check_truncation
 from tall_hf.yaml_files import read_mapping
@@ -36,7 +37,6 @@ _SET_HERE = {
 }
 # Of `tall evaluate`, for approaches other than the TALL.
 _FOR_RIVALS = {"llm", "hr_lr", "translator_only", "budget_steps", "budget_batch_size", "user_approach"}
-_NAME = re.compile(r"\w[\w.+-]*")
 _VARIABLE = re.compile(r"\$\w+|\$\{[^}]*\}")
 
 
@@ -237,7 +237,7 @@ def _expand(written: dict, path: str) -> tuple[dict[str, dict], dict[str, list[s
                 section, _, option = axis.partition(".")
                 made[section] = _mapping(made.get(section), where) | {option: value}
             full_name = "_".join((str(name), *map(_label, values)))
-            if not _NAME.fullmatch(full_name):
+            if not is_plain_name(full_name):
                 raise ValueError(
                     f"{path}: a row's name is made of letters, digits, '_', '.', '+' and '-', got {full_name!r}."
                 )

@@ -20,7 +20,7 @@ from typing import Any
 
 from tall_hf.files import write_json
 
-from .crew import Crew
+from .launch import Launch
 
 
 TALL = [sys.executable, "-m", "tall_hf.cli"]
@@ -120,12 +120,17 @@ class Running:
         output: folder of everything.
         stage: which.
         threads: of the processor, for the command.
-        launch: of the crew.
+        launch_id: of the launch.
         ended: is given this object when the command has ended.
     """
 
     def __init__(
-        self, output: Path, stage: Stage, threads: int, launch: str | None, ended: "thread_queue.SimpleQueue[Running]"
+        self,
+        output: Path,
+        stage: Stage,
+        threads: int,
+        launch_id: str | None,
+        ended: "thread_queue.SimpleQueue[Running]",
     ):
         for link, target in stage.links.items():
             target.mkdir(parents=True, exist_ok=True)
@@ -141,7 +146,7 @@ class Running:
         previous = read_record(output, stage)
         # Attempts that failed or were stopped count, unless the command has changed since.
         self._before = previous if previous.get("command") == stage.command else {}
-        self._threads, self._launch, self._ended = threads, launch, ended
+        self._threads, self._launch_id, self._ended = threads, launch_id, ended
         self._start = time.monotonic()
         import fcntl
 
@@ -182,7 +187,7 @@ class Running:
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
             "threads": self._threads,
-            "launch": self._launch,
+            "launch": self._launch_id,
         }
         write_json(self._path, record)
         return record["seconds"]
@@ -204,7 +209,7 @@ def threads_of_each(count: int) -> int:
     return min(share, int(chosen)) if chosen.isdecimal() and int(chosen) else share
 
 
-def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | None = None) -> list[str]:
+def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, launch: Launch | None = None) -> list[str]:
     """Run what is not done, in order; what needs a stage that failed is left out.
 
     A command that an earlier queue has left at work, since it was killed with SIGKILL, is waited for; then the stage is run,
@@ -215,23 +220,23 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
         queue: each stage after what it needs.
         jobs: how many stages at a time, each with its share of the processor's threads (`threads_of_each`). For models as
             small as those of two cores, two stages with a thread each are done sooner than one after the other with two.
-        crew: where several processes run the queue together. Each runs the stages of its turns, waits for what these need
+        launch: where several processes run the queue together. Each runs the stages of its turns, waits for what these need
             of others, and in the end for everybody.
 
     Returns:
         The names of stages that are not done.
     """
-    crew = crew or Crew()
-    board = _Board(output, queue, crew)
+    launch = launch or Launch()
+    state = _QueueState(output, queue, launch)
     numbers = {stage.name: number for number, stage in enumerate(queue, start=1)}
     running: dict[str, Running] = {}
     ended: thread_queue.SimpleQueue[Running] = thread_queue.SimpleQueue()
-    threads = threads_of_each(jobs * crew.local_count)
+    threads = threads_of_each(jobs * launch.local_world_size)
     at_work: dict[str, str] = {}
     try:
-        while board.waiting or running:
+        while state.waiting or running:
             before, at_work = at_work, {}
-            for stage in board.waiting:
+            for stage in state.waiting:
                 if pid := left_running(output, stage):
                     at_work[stage.name] = pid
                     if stage.name not in before:
@@ -240,60 +245,60 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, crew: Crew | 
                             "to end",
                             flush=True,
                         )
-            for stage in list(board.waiting):
+            for stage in list(state.waiting):
                 position = f"[{numbers[stage.name]}/{len(queue)}] {stage.name}"
                 if stage.about:
                     position += f" ({stage.about})"
-                if lacking := [need for need in stage.needs if board.is_lost(need)]:
+                if lacking := [need for need in stage.needs if state.is_failed(need)]:
                     print(f"{position}: left out, {lacking[0]} is not done", flush=True)
-                    board.lose(stage)
+                    state.leave_out(stage)
                     continue
                 if stage.name in at_work or len(running) + len(at_work) >= jobs or _share(stage, running.values()):
                     continue
-                if not all(board.is_done(need) for need in stage.needs):
+                if not all(state.is_done(need) for need in stage.needs):
                     continue
                 print(f"{position}: {shown(stage.command)}", flush=True)
-                running[stage.name] = Running(output, stage, threads, crew.launch, ended)
-                board.waiting.remove(stage)
-            if not running and not board.waiting:
+                running[stage.name] = Running(output, stage, threads, launch.id, ended)
+                state.waiting.remove(stage)
+            if not running and not state.waiting:
                 break
             try:
-                one = ended.get(timeout=None if crew.count == 1 and running and not at_work else _POLL)
+                one = ended.get(timeout=None if launch.world_size == 1 and running and not at_work else _POLL)
             except thread_queue.Empty:
                 continue
             del running[one.stage.name]
             seconds = one.record(one.exit_code)
             if one.exit_code:
-                board.lost.add(one.stage.name)
+                state.failed.add(one.stage.name)
                 print(
                     f"{one.stage.name} failed with exit code {one.exit_code}; see {one.log}",
                     file=sys.stderr,
                     flush=True,
                 )
             else:
-                board.done.add(one.stage.name)
+                state.done.add(one.stage.name)
                 print(f"{one.stage.name} is done, in {seconds:,.0f} seconds", flush=True)
     finally:
         for one in running.values():
             one.stop()
     # A launcher ends all its processes when one of them fails, so nobody leaves before the work is over.
-    while not all(board.is_done(stage.name) or board.is_lost(stage.name) for stage in queue):
+    while not all(state.is_done(stage.name) or state.is_failed(stage.name) for stage in queue):
         time.sleep(_POLL)
-    return [stage.name for stage in queue if not board.is_done(stage.name)]
+    return [stage.name for stage in queue if not state.is_done(stage.name)]
 
 
-class _Board:
-    """What is known of the stages: this process's own, and by their records those of others."""
+class _QueueState:
+    """How far the stages are in this launch: this process's own, and by their records those of others."""
 
-    def __init__(self, output: Path, queue: Sequence[Stage], crew: Crew):
-        self.output, self.crew = output, crew
+    def __init__(self, output: Path, queue: Sequence[Stage], launch: Launch):
+        self.output, self.launch = output, launch
         self.stages = {stage.name: stage for stage in queue}
         self.done = {stage.name for stage in queue if is_done(output, stage)}
-        self.lost: set[str] = set()
-        self.waiting = [stage for stage in queue if stage.name not in self.done and crew.runs(stage.turn)]
+        self.failed: set[str] = set()
+        self.waiting = [stage for stage in queue if stage.name not in self.done and launch.runs(stage.turn)]
 
-    def lose(self, stage: Stage):
-        self.lost.add(stage.name)
+    def leave_out(self, stage: Stage):
+        self.failed.add(stage.name)
         self.waiting.remove(stage)
 
     def is_done(self, name: str) -> bool:
@@ -301,17 +306,17 @@ class _Board:
             self.done.add(name)
         return name in self.done
 
-    def is_lost(self, name: str) -> bool:
+    def is_failed(self, name: str) -> bool:
         """Whether a stage has failed or was left out, and will not be done in this launch."""
-        if name not in self.done | self.lost and self._is_of_others(name):
+        if name not in self.done | self.failed and self._is_of_others(name):
             record = read_record(self.output, self.stages[name])
-            failed = record.get("launch") == self.crew.launch and record["exit_code"] != 0
-            if failed or any(self.is_lost(need) for need in self.stages[name].needs):
-                self.lost.add(name)
-        return name in self.lost
+            has_failed = record.get("launch") == self.launch.id and record["exit_code"] != 0
+            if has_failed or any(self.is_failed(need) for need in self.stages[name].needs):
+                self.failed.add(name)
+        return name in self.failed
 
     def _is_of_others(self, name: str) -> bool:
-        return not self.crew.runs(self.stages[name].turn)
+        return not self.launch.runs(self.stages[name].turn)
 
 
 def _share(stage: Stage, running: Iterable[Running]) -> bool:

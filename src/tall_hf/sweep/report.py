@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tall_hf.files import write_json, written_whole
+from tall_hf.files import atomic_write, write_json
 from tall_hf.measuring.tables import interval_text, markdown_table, p_value_text, rich_table
 
 from .compare import Summary, summarize
@@ -69,7 +69,7 @@ def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Co
     for note in notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     write_json(output / JSON_NAME, report)
-    with written_whole(output / REPORT_NAME) as aside:
+    with atomic_write(output / REPORT_NAME) as aside:
         text = "\n".join(["# Sweep\n", markdown_table(head, cells), *(f"{one}\n" for one in notes)])
         aside.write_text(text, encoding="utf-8")
     _write_csv(output / CSV_NAME, report["rows"])
@@ -139,7 +139,8 @@ def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, 
         notes.append(
             f"Accuracy: of {max(row.questions for row in asked):,} held-out questions, protocol {protocol}. Intervals of one "
             "seed are Wilson's; of several they are over seeds and questions, each drawn again (with three seeds or fewer "
-            f"rather too narrow), and by seed from the lowest to the highest. Differences to {grid.control} are of the same questions and seeds; p is McNemar's over "
+            "rather too narrow), and by seed from the lowest to the highest. Differences to "
+            f"{grid.control} are of the same questions and seeds; p is McNemar's over "
             "these pairs, after Holm over all rows: whether these very models differ. Whether others of the same rows "
             "would, the interval tells."
         )
@@ -207,7 +208,7 @@ def _seed_dict(trained: Trained, row: Summary, state: str) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: dict[str, dict]) -> None:
-    with written_whole(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
         writer = None
         for name, row in rows.items():
             flat = {"row": name}

@@ -1,4 +1,4 @@
-"""The commands of a sweep: compose, prepare, pretrain alignments, train and evaluate, each in a folder named after all that decides it."""
+"""The commands of a sweep, from composing to evaluating, each with a folder named after all that decides what is in it."""
 
 import copy
 import functools

@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
-from tall_hf.files import full_disk_named, locked, remove_unfinished, written_whole
+from tall_hf.files import atomic_write, full_disk_named, locked, remove_unfinished
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
 from tall_hf.saving import MODEL_FOLDER, check_output, save
@@ -176,12 +176,12 @@ class TrainingRun(ABC):
         }
         self._save_trained(trainer, processor, final)
         if trainer.is_world_process_zero():
-            with written_whole(Path(args.output_dir, STATE_NAME)) as aside:
+            with atomic_write(Path(args.output_dir, STATE_NAME)) as aside:
                 trainer.state.save_to_json(str(aside))
             # Checkpoints have the settings too, but may be deleted.
             settings_then = trainer.training_settings | {"processes": args.world_size}
             for name, values in ((SETTINGS_NAME, settings_then), (METRICS_NAME, metrics)):
-                with written_whole(Path(args.output_dir, name)) as aside:
+                with atomic_write(Path(args.output_dir, name)) as aside:
                     aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         return final
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import EarlyStoppingCallback, ProcessorMixin, Trainer, TrainerState
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from tall_hf.files import read_json
 from tall_hf.kinds import kind_of
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
 from tall_hf.modeling.fusion_tall import SourceFusion
@@ -33,6 +33,7 @@ from .checkpoints import (
 from .layer_weights import source_layer_weights
 from .metrics import check_best_metric, label_metrics
 from .plot import plot_layer_weights, plot_training
+from .sampler import EpochSampler
 
 
 logger = logging.get_logger(__name__)
@@ -40,32 +41,6 @@ logger = logging.get_logger(__name__)
 PLOT_NAME = "training.png"
 LAYER_WEIGHTS_NAME = "source_fusion.png"
 _FUSION = "source_fusion."
-
-
-class EpochSampler(Sampler[int]):
-    """Order of the training rows, a function of seed and epoch alone: the same after a resume and on every process.
-
-    Args:
-        size: number of rows.
-        seed: of the orders.
-        epoch: called at the start of each epoch, returns its number.
-        lengths: of the rows; given, rows of similar length come together.
-        batch_size: rows of one optimizer step over all processes.
-    """
-
-    def __init__(self, size, seed, epoch, lengths=None, batch_size=1):
-        self.size, self.seed, self.epoch = size, seed, epoch
-        self.lengths, self.batch_size = lengths, batch_size
-
-    def __len__(self):
-        return self.size
-
-    def __iter__(self):
-        generator = torch.Generator().manual_seed(self.seed + self.epoch())
-        if self.lengths is None:
-            yield from torch.randperm(self.size, generator=generator).tolist()
-        else:
-            yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
 
 
 class AdapterTrainer(StepwiseRotation, Trainer, ABC):
@@ -369,7 +344,7 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
 
     def _is_over(self, checkpoint) -> bool:
         """Whether the training ended with this checkpoint."""
-        state = json.loads(Path(checkpoint, STATE_NAME).read_text(encoding="utf-8"))
+        state = read_json(Path(checkpoint, STATE_NAME))
         early_stopping = state["stateful_callbacks"].get(EarlyStoppingCallback.__name__)
         if early_stopping is not None and self.args.early_stopping_patience is not None:
             counter = early_stopping["attributes"]["early_stopping_patience_counter"]
@@ -441,7 +416,7 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         pins = Path(resume_from_checkpoint, light.PINS_NAME)
         if pins.is_file() and self.is_world_process_zero():
-            wanted = json.loads(pins.read_text(encoding="utf-8"))
+            wanted = read_json(pins)
             light.check_pins(wanted, self.frozen_pins["fingerprint"], resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import nn
 from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from tall_hf.files import remove_unfinished, written_whole
+from tall_hf.files import atomic_write, remove_unfinished
 from tall_hf.fingerprints import hash_tensors
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.modeling.text_rows_tall import pad_rows
+from tall_hf.progress import progress_bars
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
 
@@ -96,7 +97,7 @@ def pretrain_alignments(
     model.eval()
     reports, weights = {}, {}
     try:
-        with _progress_bar(progress) as bar:
+        with progress_bars("batches", disable=not progress) as bar:
             for part in _frozen_parts(model, processor):
                 state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
                 run = _Pretraining(model, part, learned, held_out, settings, state_file)
@@ -255,7 +256,7 @@ class _Pretraining:
             "history": self.history,
             "best": self.best,
         }
-        with written_whole(self.state_file) as aside:
+        with atomic_write(self.state_file) as aside:
             torch.save(state, aside)
 
     def _load(self):
@@ -361,9 +362,3 @@ def _digest_weights(module: nn.Module) -> str:
     digest = hashlib.sha256()
     hash_tensors(digest, module.state_dict())
     return digest.hexdigest()
-
-
-def _progress_bar(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), disable=not shown
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from tall_hf.files import written_whole
+from tall_hf.files import atomic_write
 
 from .plot import plot_alignments
 
@@ -102,7 +102,7 @@ class PretrainingReport:
             before, after = report.explained_variance
             content["alignments"][name]["explained_variance"] = {"before": before, "after": after}
         path = Path(folder) / f"{REPORT_NAME}.json"
-        with written_whole(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         try:
             plot_alignments(self.alignments, path.with_suffix(".png"))

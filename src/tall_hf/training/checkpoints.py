@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tall_hf.files import read_json
+
 
 SETTINGS_NAME = "training_settings.json"
 STATE_NAME = "trainer_state.json"
@@ -51,7 +53,7 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     complete = {}
     for state in Path(output_dir).glob(f"checkpoint-*/{STATE_NAME}"):  # the Trainer's first process writes it last
         with contextlib.suppress(ValueError):
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+            step = read_json(state)["global_step"]
             if _has_every_random_state(state.parent):
                 complete[step] = str(state.parent)
     return complete[max(complete)] if complete else None
@@ -60,7 +62,7 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 def _has_every_random_state(checkpoint: Path) -> bool:
     """Whether all processes have written theirs; the first does not wait for the others."""
     settings = checkpoint / SETTINGS_NAME
-    kept = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    kept = read_json(settings) if settings.is_file() else {}
     processes = kept.get("processes", 1)  # versions that did not keep it are told by the first process alone
     return processes == 1 or all((checkpoint / f"rng_state_{rank}.pth").is_file() for rank in range(processes))
 
@@ -79,7 +81,7 @@ def check_same_settings(checkpoint: str | os.PathLike, settings: dict, defaults:
     path = Path(checkpoint, SETTINGS_NAME)
     if not path.is_file():
         return
-    then = {**(defaults or {}), **json.loads(path.read_text(encoding="utf-8"))}
+    then = {**(defaults or {}), **read_json(path)}
     now = json.loads(json.dumps(settings))
     if differing := [name for name in now if now[name] != then.get(name)]:
         changes = "; ".join(f"{name}: {_short(then.get(name))} then, {_short(now[name])} now" for name in differing)

@@ -30,7 +30,8 @@ class LayerFusionTrainer(AdapterTrainer):
 
     Raises:
         TypeError: for arguments or a processor of another kind, or without a model (`model_init` is not supported).
-        ValueError: for an empty dataset, a data collator, or a `frozen_dtype` under nn.DataParallel.
+        ValueError: for an empty dataset, a data collator, a `frozen_dtype` under nn.DataParallel, or a `metric_for_best_model`
+            that is none of the metrics.
         FloatingPointError: while training, when loss or gradients are no longer finite.
     """
 

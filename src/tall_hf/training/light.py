@@ -13,20 +13,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedConfig, ProcessorMixin
 
-from tall_hf.files import folder_written_whole
+from tall_hf.files import staged_folder
 from tall_hf.fingerprints import hash_tensors
 from tall_hf.hub_token import check_token
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.loading import Component
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
-from tall_hf.modeling.saved_weights_tall import check_weights
+from tall_hf.modeling.saved_weights_tall import WEIGHTS_NAME, check_weights
 from tall_hf.saving import check_output
 
 from .lora import add_lora
 
 
 PINS_NAME = "frozen_parts.json"
-WEIGHTS_NAME = "model.safetensors"
 
 
 def trainable_names(model: FrozenPartsModel) -> set[str]:
@@ -120,7 +119,7 @@ def save_light(
     folder = check_output(folder, PINS_NAME)
     names = light_names(model)
     weights = model.state_dict() if state_dict is None else state_dict
-    with folder_written_whole(folder) as aside:
+    with staged_folder(folder) as aside:
         with marked_as_light(model):
             model.save_pretrained(aside, state_dict={name: weights[name] for name in weights if name in names})
         processor.save_pretrained(aside)

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import dropout as apply_dropout
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging
 
+from tall_hf.loading import quiet_transformers
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 
@@ -136,14 +136,10 @@ def load_lora(folder: str | os.PathLike, **kwargs) -> TALLForCausalLM:
     if not settings:
         raise ValueError(f"{folder} has no LoRA that is not merged; load it with `TALLForCausalLM.from_pretrained`.")
     config.lora = None
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # LoRA's weights have no place yet; what must have one is checked here
-    try:
+    with quiet_transformers():  # LoRA's weights have no place yet; what must have one is checked here
         model, info = TALLForCausalLM.from_pretrained(
             folder, config=config, key_mapping={r"\.base_layer\.": "."}, output_loading_info=True, **kwargs
         )
-    finally:
-        logging.set_verbosity(verbosity)
     tensors = _lora_tensors(Path(folder))
     add_lora(model, **settings)
     missing = set(map(str, info["missing_keys"])) | {n for n, _ in model.named_parameters() if ".lora_" in n} - set(

@@ -1,7 +1,6 @@
 """Training of a causal language model for an approach: short trials of settings, then the best of them in full."""
 
 import dataclasses
-import json
 import logging
 import math
 import shutil
@@ -16,7 +15,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from tall_hf.files import write_json
+from tall_hf.files import read_json, staged_folder, write_json
 from tall_hf.measuring.device import free_memory
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.training.checkpoint_rotation import StepwiseRotation
@@ -168,7 +167,7 @@ def train_causal(
     state_file = folder / FIT_NAME
     state = {"loss_before": None, "trials": [], "learned": None}
     if state_file.exists():
-        state = json.loads(state_file.read_text(encoding="utf-8"))
+        state = read_json(state_file)
     if state["learned"] is not None:
         return state["learned"]
     validation = validation.select(range(min(len(validation), recipe.validation_sentences)))
@@ -312,8 +311,5 @@ def _best(trials: list[dict[str, Any]]) -> tuple[float, str]:
 
 def _keep(checkpoint: Path, folder: Path):
     """Make a checkpoint's weights, without what only training needs, the contents of `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    aside = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(checkpoint, aside, ignore=shutil.ignore_patterns(*_PASSING_FILES))
-    aside.rename(folder)
+    with staged_folder(folder) as aside:
+        shutil.copytree(checkpoint, aside, ignore=shutil.ignore_patterns(*_PASSING_FILES))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..approach import Answer, Approach, Question, TrainingText, check_training
+from ..approach import Answer, Approach, Question, TrainingText, check_training, read_column
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -22,7 +22,7 @@ class Majority(Approach):
 
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
         check_training(training, self.name)
-        counts = Counter(word for batch in training.train.iter(1000) for word in batch["missing_word"])
+        counts = Counter(read_column(training.train, "missing_word"))
         # An n-gram model of order 1 with a word a sequence.
         self._model = KneserNey(([word] for word in counts.elements()), 1, Spelling(counts).log_probabilities)
         self._words = [word for word, _ in counts.most_common()]  # of equals the one seen first

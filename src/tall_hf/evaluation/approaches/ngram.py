@@ -10,7 +10,7 @@ import numpy as np
 
 from tall_hf.data.words import normalize, split_name, words_of
 
-from ..approach import Answer, Approach, Question, TrainingText, check_training
+from ..approach import Answer, Approach, Question, TrainingText, check_training, read_column
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -58,7 +58,7 @@ class NGram(Approach):
     def fit(self, training: TrainingText | None, folder: Path) -> dict[str, Any]:
         check_training(training, self.name)
         start = time.monotonic()
-        sentences = [words_of(text, self.split) for batch in training.train.iter(1000) for text in batch["sentence"]]
+        sentences = [words_of(text, self.split) for text in read_column(training.train, "sentence")]
         counts = Counter(word for sentence in sentences for word in sentence)
         ends = Counter(sentence[-1] for sentence in sentences if sentence)
         spelling = Spelling(counts)

@@ -1,7 +1,6 @@
 """Soft prompt: naive translation, with a learned prompt before the translation that steers the word towards the right one."""
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tall_hf.data.words import strip_punctuation
-from tall_hf.files import write_json
+from tall_hf.files import read_json, write_json
 
 from ..approach import Answer, Loader, Question, TrainingText, check_training
 from .causal_training import MODEL_FOLDER, TuningRecipe, train_causal
@@ -142,7 +141,7 @@ class SoftPrompt(Naive):
             texts = [open_end(translation) for translation in batch["translation"]]
             if not path.exists():
                 write_json(path, self._find_targets(batch["sentence"], texts, batch["missing_word"]))
-            for text, word in zip(texts, json.loads(path.read_text(encoding="utf-8")), strict=True):
+            for text, word in zip(texts, read_json(path), strict=True):
                 if word is not None:
                     rows["text"].append(text)
                     rows["word"].append(word)

@@ -27,49 +27,49 @@ _PREFIXES = ("ACCELERATE_", "TORCHELASTIC_")
 
 
 @dataclass(frozen=True)
-class Crew:
+class Launch:
     """The processes at work on a queue, of which this is one; without a launcher it is the only one.
 
     Attributes:
-        index, count: this process's number, from 0 on, and how many there are on all machines.
-        local_count: how many share this machine's processor.
-        launch: the same text in all of them, another one in every launch; it tells a failure of this launch from an old one.
+        rank, world_size: this process's number, from 0 on, and how many there are on all machines.
+        local_world_size: how many share this machine's processor.
+        id: the same text in all of them, another one in every launch; it tells a failure of this launch from an old one.
     """
 
-    index: int = 0
-    count: int = 1
-    local_count: int = 1
-    launch: str | None = None
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    id: str | None = None
 
     def runs(self, turn: int) -> bool:
         """Whether the stages of a turn are this process's."""
-        return turn % self.count == self.index
+        return turn % self.world_size == self.rank
 
 
-def join_crew() -> Crew:
+def join_launch() -> Launch:
     """Find the others that `torchrun` or `accelerate launch` has started, and take this process's share of the GPUs.
 
     Afterwards nothing of the launch is left in the environment, so that commands started from here work by themselves.
     """
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    crew = Crew()
-    if count > 1:
-        index, local_index = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
-        launch = [uuid.uuid4().hex]
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    launch = Launch()
+    if world_size > 1:
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
+        ids = [uuid.uuid4().hex]
         torch.distributed.init_process_group("gloo", timeout=timedelta(minutes=30))
-        torch.distributed.broadcast_object_list(launch)
+        torch.distributed.broadcast_object_list(ids)  # that of rank 0, to all
         torch.distributed.destroy_process_group()
-        crew = Crew(index, count, int(os.environ.get("LOCAL_WORLD_SIZE", count)), launch[0])
+        launch = Launch(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), ids[0])
         if torch.cuda.is_available():
-            os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(local_index)
+            os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(local_rank)
     for name in list(os.environ):
         if name in _VARIABLES or name.startswith(_PREFIXES):
             del os.environ[name]
-    return crew
+    return launch
 
 
-def _own_gpu(local_index: int) -> str:
+def _own_gpu(local_rank: int) -> str:
     """One of the GPUs that this process may see, for its commands alone; they are shared where there are fewer."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-    return devices[local_index % len(devices)]
+    return devices[local_rank % len(devices)]
