@@ -33,7 +33,7 @@ from tall_hf.measuring.device import choose_dtype
 from tall_hf.training.light import cast_frozen
 
 
-PARTS = ("batches", "padding", "memory", "models", "processes")
+PARTS = ("processes", "batches", "padding", "memory", "models")
 # What a step needs beside weights and optimizer, for a model to be said to fit.
 _ROOM = 4e9
 
@@ -289,13 +289,16 @@ def main(argv: list[str] | None = None) -> dict:
         results[name] = rows
         write_json(path, kept | {part: {**said, "rows": found} for part, found in results.items()})
 
+    # First, since what later parts have freed stays with this process for the most part, and each of those needs as much.
+    if "processes" in options.parts:
+        keep("processes", processes(options))
     if {"batches", "padding"} & set(options.parts):
         model = build(options.size, options).eval().to(dtype)
         for name, measure in (("batches", batches), ("padding", padding)):
             if name in options.parts:
                 keep(name, measure(model, options))
         del model
-    for name, measure in (("memory", memory), ("models", models), ("processes", processes)):
+    for name, measure in (("memory", memory), ("models", models)):
         if name in options.parts:
             keep(name, measure(options))
     for name, rows in results.items():
