@@ -349,9 +349,9 @@ def test_growth_is_measured_and_the_page_reads_it(tmp_path):
 
 
 def test_what_was_measured_stays_when_a_later_part_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(scaling, "processes", lambda options: 1 / 0)
+    monkeypatch.setattr(scaling, "models", lambda options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        scaling.main(["--parts", "memory", "processes", "--llms", "tiny", "--output", str(tmp_path)])
+        scaling.main(["--parts", "memory", "models", "--llms", "tiny", "--output", str(tmp_path)])
     growth = json.loads((tmp_path / "scaling.json").read_text())
     assert set(growth) == {"memory"}
     assert str(tmp_path) not in json.dumps(growth)
