@@ -187,6 +187,7 @@ def test_a_sentencepiece_model_is_a_function_of_its_sentences(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_command_writes_the_same_bits_twice(tmp_path):
     tiny = BuildSettings(
         sentences=2000, translator_steps=3, llm_steps=3, permuted_steps=3, batch_size=16, test_sentences=10
