@@ -19,7 +19,7 @@ from tall_hf.cli import app
 from tall_hf.files import locked
 from tall_hf.microworld import component_path
 from tall_hf.sweep import launch
-from tall_hf.sweep.queue import Stage, read_record, run_queue, threads_of_each
+from tall_hf.sweep.queue import Stage, is_done, read_record, record_path, run_queue, threads_of_each
 
 
 CHILD = Path(__file__).with_name("sweep_child.py")
@@ -178,6 +178,16 @@ def test_attempts_add_up_unless_the_command_has_changed(tmp_path):
     assert processor_seconds[1] > processor_seconds[0]
     run_queue(tmp_path, [Stage("a", [sys.executable, "-c", "pass"])])
     assert read_record(tmp_path, Stage("a", []))["seconds"] < record["seconds"]
+
+
+def test_what_another_interpreter_has_done_is_done(tmp_path):
+    stage = Stage("a", [sys.executable, "-c", "pass"])
+    run_queue(tmp_path, [stage])
+    record = read_record(tmp_path, stage)
+    record_path(tmp_path, stage).write_text(json.dumps(record | {"command": ["python3", "-c", "pass"]}))
+    assert is_done(tmp_path, stage)
+    assert not is_done(tmp_path, Stage("a", [sys.executable, "-c", "1 / 0"]))
+    assert not is_done(tmp_path, Stage("a", ["sh", "-c", "pass"]))
 
 
 @pytest.fixture

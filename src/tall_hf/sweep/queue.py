@@ -108,9 +108,10 @@ def read_record(output: Path, stage: Stage) -> dict[str, Any]:
 
 
 def is_done(output: Path, stage: Stage) -> bool:
-    """Whether this very command ended well."""
+    """Whether this very command ended well; by another interpreter too, since a new environment does not undo it."""
     record = read_record(output, stage)
-    return bool(record) and record["command"] == stage.command and record["exit_code"] == 0
+    arguments = slice(1 if stage.command[0] == sys.executable else 0, None)
+    return bool(record) and record["command"][arguments] == stage.command[arguments] and record["exit_code"] == 0
 
 
 class Running:
