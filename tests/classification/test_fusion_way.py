@@ -162,3 +162,12 @@ def test_training_is_refused_where_another_process_is_at_work(way, at_work, tmp_
     assert done.exit_code == 1
     assert f"Another process (pid {pid}) is at work in {tmp_path / 'run'}" in done.output.replace("\n", " ")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_evaluation_is_refused_where_another_process_is_at_work(way, at_work, tmp_path):
+    pid = at_work(tmp_path / "evaluation")
+    files = way / "xnli" / "{language}" / "{split}-*.parquet"
+    command = ["fusion", "evaluate", f"composed={way / 'composed'}", "--task", "xnli", "--data-files", files]
+    done = tall(*command, "--source-lang", "en=eng_Latn", "--language", "en", "--output", tmp_path / "evaluation")
+    assert done.exit_code == 1
+    assert f"Another process (pid {pid}) is at work in {tmp_path / 'evaluation'}" in done.output.replace("\n", " ")

@@ -255,14 +255,14 @@ def observe(trace: Trace, writes: Writes, late: float) -> None:
 
 
 class JumpingClock:
-    """`time.time` that goes an hour back at every third look."""
+    """`time.time` that goes an hour back at every third look, and four hours ahead at every tenth."""
 
     def __init__(self):
         self._time, self._looks = time.time, 0
 
     def __call__(self) -> float:
         self._looks += 1
-        return self._time() - 3600 * (self._looks // 3)
+        return self._time() + 3600 * (4 * (self._looks // 10) - self._looks // 3)
 
 
 def jump():

@@ -343,11 +343,28 @@ def test_any_change_to_a_config_is_an_error_or_a_config(kind):
             except (ValueError, StrictDataclassError) as error:
                 assert str(error), (part, field, value)
                 continue
-            # Whatever is left can be built: nothing of it is of a size that no model has.
+            # Nothing of whatever is left is of a size that no model has.
             assert value != HUGE or (part is None and field not in kind.__annotations__) or "theta" in field, (
                 part,
                 field,
             )
+
+
+@pytest.mark.parametrize("kind", [TALLConfig, LayerFusionConfig])
+def test_a_config_without_a_key_is_complete_or_refused(kind):
+    base = kind()
+    saved = json.loads(base.to_json_string(use_diff=False))
+    made = {name: getattr(base, name) for name in kind.sub_configs}
+    for part in kind.sub_configs:
+        for field in saved[part]:
+            left = {name: value for name, value in saved[part].items() if name != field}
+            try:
+                kind(**made | {part: left}).validate()
+            except ValueError as error:
+                # The types of the layers are listed, and there are as many as the default has no more.
+                assert field == "num_hidden_layers" and field in str(error), (part, field)
+    for field in saved.keys() - made.keys():
+        kind.from_dict({name: value for name, value in saved.items() if name != field} | made).validate()
 
 
 def test_sizes_that_are_too_large_together_are_refused():

@@ -146,8 +146,13 @@ def test_texts_of_100000_characters(composed):
     model, processor = composed("gated")
     long = [text for text in TEXTS.values() if len(text) >= 10_000]
     assert len(long) == 4
-    for words in model.next_words(long, processor, top_k=1, translations=[""] * 4):
-        assert len(words) == 1
+    for [(_, probability)] in model.next_words(long, processor, top_k=1, translations=[""] * 4):
+        assert 0 < probability <= 1 + 1e-6
+    pipe = TALLTextGenerationPipeline(model=model, processor=processor, task="text-generation")
+    for text, [answer] in zip(long, pipe(long, top_k=1), strict=True):
+        assert 0 < answer["score"] <= 1 + 1e-6
+        [continued] = model.complete([text], processor, max_words=1)
+        continued.encode("utf-8")
 
 
 def test_the_pipeline(composed):
@@ -173,6 +178,10 @@ def test_a_layer_fusion_model(fused):
     assert together.isfinite().all()
     torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=1e-4)
     assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == len(batch)
+    longest = max(TEXTS.values(), key=len)
+    inputs = processor(text=longest, prompt="It is", return_tensors="pt")
+    assert inputs["source_input_ids"].shape[1] <= model.config.encoder_config.max_position_embeddings
+    assert model.generate(**inputs, max_new_tokens=2, do_sample=False).shape[0] == 1
     for found in model.classify(batch, processor, ["Dana", "Haifa"], prompt="It is", batch_size=32):
         assert math.fsum(probability for _, probability in found) == pytest.approx(1)
     with pytest.raises(ValueError, match="there are positions for 80 only"):

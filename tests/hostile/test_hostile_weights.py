@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -97,8 +99,14 @@ BROKEN = {
 }
 
 
+@pytest.fixture
+def unread(monkeypatch):
+    """A model's weights are not to be read."""
+    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
+
+
 @pytest.mark.parametrize("way", BROKEN)
-def test_a_broken_file_is_refused_by_its_name(folder, way):
+def test_a_broken_file_is_refused_by_its_name(folder, unread, way):
     path = folder / "model.safetensors"
     path.write_bytes(BROKEN[way](*parted(path.read_bytes())))
     with pytest.raises(OSError, match="weights of .*model are corrupted or incomplete") as refused:
@@ -106,11 +114,55 @@ def test_a_broken_file_is_refused_by_its_name(folder, way):
     assert "Download or save them again" in str(refused.value)
 
 
-def test_a_broken_light_checkpoint_is_refused_by_its_name(composed, tmp_path):
+def test_a_broken_file_of_a_layer_fusion_is_refused_too(request, fused, tmp_path):
+    model, _ = fused()
+    request.getfixturevalue("unread")  # which what composes the model must not have yet
+    model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.write_bytes(overlapping(*parted(path.read_bytes())))
+    with pytest.raises(OSError, match="weights of .*model are corrupted or incomplete"):
+        type(model).from_pretrained(tmp_path / "model")
+
+
+@settings(
+    max_examples=25, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
+def test_any_change_to_the_header_is_refused_or_changes_no_weight(composed, folder, place, byte, cut):
+    """A byte of the header is another one, or the file ends there."""
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    at = int(place * (8 + int.from_bytes(whole[:8], "little")))
+    path.write_bytes(whole[:at] if cut else whole[:at] + bytes([byte]) + whole[at + 1 :])
+    try:
+        model, info = TALLForCausalLM.from_pretrained(folder, output_loading_info=True)
+    except (OSError, RuntimeError) as error:
+        assert "model" in str(error)
+    else:
+        # Another letter of a weight's name: transformers tells of it and begins that weight anew.
+        new = info["missing_keys"]
+        assert bool(new) == bool(info["unexpected_keys"])
+        for name, weight in composed("gated")[0].state_dict().items():
+            assert name in new or torch.equal(model.state_dict()[name], weight), (at, byte)
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("way", ["half a header", "half of the numbers", "overlapping", "huge shape"])
+def test_a_broken_light_checkpoint_is_refused_by_its_name(composed, tmp_path, way):
     folder = save_light(*composed("gated"), tmp_path / "light")
     path = folder / WEIGHTS_NAME
-    path.write_bytes(path.read_bytes()[:-8])
+    path.write_bytes(BROKEN[way](*parted(path.read_bytes())))
     with pytest.raises(OSError, match="weights of .*light are corrupted or incomplete"):
+        load_light(folder)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1), (0,)])
+def test_a_weight_of_another_shape_in_a_light_checkpoint_is_refused(composed, tmp_path, shape):
+    folder = save_light(*composed("gated"), tmp_path / "light")
+    path = folder / WEIGHTS_NAME
+    save_file({**load_file(path), GATE: torch.zeros(shape)}, path, {"format": "pt"})
+    with pytest.raises(RuntimeError, match="size mismatch for encoder.gate"):
         load_light(folder)
 
 
@@ -124,14 +176,13 @@ def test_a_weight_of_another_shape_is_refused(folder, shape):
 
 @pytest.mark.parametrize("dtype", ["I32", "U32"])
 @pytest.mark.parametrize("which", ["one", "all"])
-def test_numbers_of_no_floating_type_are_refused_before_they_are_read(folder, monkeypatch, dtype, which):
+def test_numbers_of_no_floating_type_are_refused_before_they_are_read(folder, unread, dtype, which):
     path = folder / "model.safetensors"
     header, numbers = parted(path.read_bytes())
     names = [name for name in header if name != "__metadata__"] if which == "all" else [GATE]
     for name in names:  # as wide as the F32 that they are
         header[name]["dtype"] = dtype
     path.write_bytes(joined(header, numbers))
-    monkeypatch.setattr(PreTrainedModel, "_load_pretrained_model", lambda *args, **kwargs: pytest.fail("It was read."))
     with pytest.raises(OSError, match="weights .*model.* are corrupted"):
         TALLForCausalLM.from_pretrained(folder)
 

@@ -320,9 +320,10 @@ def test_environment_variables_move_the_limits(repository, monkeypatch, limit):
 
 
 def test_one_request_too_many_is_turned_away(repository, monkeypatch):
-    answering, go_on = threading.Event(), threading.Event()
+    answering, go_on, computed = threading.Event(), threading.Event(), []
 
     def pipe(texts, **settings):
+        computed.append(texts)
         answering.set()
         assert go_on.wait(60)
         return [{"generated_text": texts}]
@@ -340,6 +341,8 @@ def test_one_request_too_many_is_turned_away(repository, monkeypatch):
         with pytest.raises(OverloadedError, match="3 requests are waiting already; try again later") as refused:
             handler({"inputs": "3"})
         assert refused.value.status_code == 503
+        time.sleep(0.2)  # in which the two would come to the model if they did not wait for it
+        assert computed == ["0"]
         # What is wrong is said all the same.
         with pytest.raises(ValueError, match="must be text"):
             handler({"inputs": 3})

@@ -229,9 +229,9 @@ def unpickling(code: str) -> list[str]:
         if (
             isinstance(node, ast.keyword)
             and node.arg == "use_safetensors"
-            and getattr(node.value, "value", None) is False
+            and getattr(node.value, "value", None) is not True
         ):
-            found.append("use_safetensors=False")
+            found.append(f"use_safetensors={ast.unparse(node.value)}")
         if not isinstance(node, ast.Call):
             continue
         name = dotted(node.func, known)

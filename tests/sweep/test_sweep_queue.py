@@ -1,5 +1,6 @@
 """`tall sweep` on stub commands: killed and resumed, changed, failed, run by two processes, and its report written."""
 
+import errno
 import json
 import os
 import re
@@ -142,6 +143,17 @@ def test_an_error_in_the_grid_ends_in_one_line(sweep, calls, tmp_path):
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"):
         assert f"Another process (pid {os.getpid()}) is at work in {tmp_path}" in sweep({"a": {}}).output
+
+
+@pytest.mark.parametrize("place", ["run_queue", "write_report"])
+def test_a_disk_without_room_is_named(sweep, tmp_path, monkeypatch, place):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"tall_hf.cli.sweep.{place}", full)
+    result = sweep({"a": {}})
+    assert result.exit_code == 1 and "Free some space, then run the same command again." in result.output
+    assert f"The disk of {tmp_path / 'out'} is full" in result.output.replace("\n", " ")
 
 
 def test_a_damaged_record_is_named(tmp_path):

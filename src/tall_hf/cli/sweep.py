@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.main import get_command
 
-from tall_hf.files import locked
+from tall_hf.files import full_disk_named, locked
 from tall_hf.measuring.statistics import load_metric
 from tall_hf.measuring.tables import rich_table
 from tall_hf.sweep.grid import SECTIONS, Grid, check_files, read_grid
@@ -21,6 +21,9 @@ from tall_hf.sweep.report import REPORT_NAME, write_report
 from tall_hf.sweep.stages import Trained, build_stages, check_parts
 
 from .errors import user_errors
+
+
+_ADVICE = "Free some space, then run the same command again."
 
 
 def register(app: typer.Typer):
@@ -72,7 +75,8 @@ def register(app: typer.Typer):
                 check_parts(read)
                 undone = _run(queue, output, jobs, launch)
             if launch.rank == 0:
-                write_report(read, trainings, output, console)
+                with full_disk_named(output, _ADVICE):
+                    write_report(read, trainings, output, console)
                 typer.echo(f"Saved to {output}: {REPORT_NAME}, report.csv, report.json, report.png.")
         if not report and undone:
             if launch.rank == 0:
@@ -89,7 +93,7 @@ def _run(queue: list[Stage], output: Path, jobs: int, launch: Launch) -> list[st
         done = sum(is_done(output, stage) for stage in queue)
         typer.echo(f"{done} of {len(queue)} stages are done. What they print goes to {output / 'logs'}.")
     try:
-        with locked(output) if launch.rank == 0 else contextlib.nullcontext():
+        with locked(output) if launch.rank == 0 else contextlib.nullcontext(), full_disk_named(output, _ADVICE):
             return run_queue(output, queue, jobs, launch)
     finally:
         signal.signal(signal.SIGTERM, before)
