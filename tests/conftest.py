@@ -19,6 +19,7 @@ import transformers
 from huggingface_hub import constants, hf_api, repocard
 from huggingface_hub.utils import get_session
 from transformers import AutoConfig
+from transformers.utils import hub as transformers_hub
 
 from tall_hf import TALLConfig, compose, compose_layer_fusion
 from tall_hf.files import LOCK_NAME
@@ -165,6 +166,8 @@ def hub(tmp_path_factory):
         resolve = served.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
         patch.setattr(hf_api.api, "endpoint", served.endpoint)
+        # transformers keeps a client of its own, which would ask the Hub of another file's tests, for minutes.
+        patch.setattr(transformers_hub, "_hf_api", None)
         # The lowest version has a card checked by the real Hub, whatever the endpoint is.
         patch.setattr(repocard, "get_session", lambda: _Redirected(get_session(), served.endpoint))
         yield served
