@@ -123,7 +123,7 @@ def test_every_figure_of_the_table(trainings, tmp_path):
     assert after["validation_accuracy_at_equal_time"] == 0.4
     assert aligned["validation_accuracy_at_equal_time"] == 0.3
     curve = after["seeds"][0]["curve"]
-    assert [(point["steps"], point["samples"], point["seconds"]) for point in curve] == [
+    assert [(point["steps"], point["samples"], point["working_seconds"]) for point in curve] == [
         (2, 8, 10),
         (4, 16, 25),
         (6, 22, 40),
@@ -200,12 +200,24 @@ def test_intervals_over_seeds_and_questions():
     assert low == -high < 0
 
 
+def test_trainings_of_one_thread_are_compared_by_the_processors_time(trainings, tmp_path):
+    read, made, of = trainings
+    train(tmp_path, of["control", 0], 60, [0.1, 0.2, 0.3, 0.4], threads=1, processor_seconds=40)
+    train(tmp_path, of["warmup", 0], 900, [0.01], threads=1, processor_seconds=10)
+    # Longer by the clock than the control, for other work ran beside it.
+    train(tmp_path, of["after", 0], 400, [0.2, 0.5], threads=1, processor_seconds=20)
+    rows = report_of(read, made, tmp_path)[0]
+    assert rows["equal_time_seconds"] == 30 and rows["rows"]["after"]["seconds"] == 1300
+    assert rows["rows"]["control"]["validation_accuracy_at_equal_time"] == 0.3
+    assert rows["rows"]["after"]["validation_accuracy_at_equal_time"] == 0.5
+
+
 def test_rows_with_as_many_parameters_are_drawn_apart():
     first, other, second = _side_by_side([100, 300, 100])
     assert first < 100 < second < 101 and other == 300
 
 
 def test_a_training_that_learned_nothing_is_nowhere_near():
-    outcome = Outcome(4, 16, 8.0, None, 10, 0, None, 0.0, (Point(4, 16, 8.0, 0.0),))
+    outcome = Outcome(4, 16, 8.0, None, 8.0, 10, 0, None, 0.0, (Point(4, 16, 8.0, 0.0),))
     assert outcome.nearly_there() is None
     assert outcome.accuracy_after(8.0) == 0.0 and outcome.accuracy_after(7.9) is None

@@ -182,8 +182,8 @@ def _matrix(outcomes: Sequence[Outcome]) -> np.ndarray:
 
 
 def _equal_time(rows: Sequence[Summary]) -> float | None:
-    """Seconds after which all seeds of the fastest row had ended."""
+    """Working seconds after which all seeds of the fastest row had ended."""
     if not rows:
         return None
-    fastest = min(rows, key=lambda row: row.mean(lambda outcome: outcome.seconds))
-    return max(outcome.seconds for outcome in fastest.outcomes.values())
+    fastest = min(rows, key=lambda row: row.mean(lambda outcome: outcome.working_seconds))
+    return max(outcome.working_seconds for outcome in fastest.outcomes.values())

@@ -23,13 +23,13 @@ class Point:
     """A place on a learning curve.
 
     Attributes:
-        steps, samples, seconds: spent until then, what the training started from included.
+        steps, samples, working_seconds: spent until then, what the training started from included.
         accuracy: of the validation sentences' last words, from 0 to 1.
     """
 
     steps: int
     samples: int
-    seconds: float
+    working_seconds: float
     accuracy: float
 
 
@@ -41,6 +41,8 @@ class Outcome:
         steps, samples: optimizer steps, and rows that they read.
         seconds: by the clock, from the start of a command to its end.
         processor_seconds: likewise, of the processor; None where an attempt was not measured.
+        working_seconds: what is compared at equal time. Of a command with one thread and no accelerator these are the
+            processor's, which other work on the machine does not lengthen; else the clock's.
         trainable_parameters: of the last training.
         peak_memory: highest resident memory of a command, in bytes.
         peak_accelerator_memory: highest memory of tensors on the accelerator in the last training; None without one.
@@ -53,6 +55,7 @@ class Outcome:
     samples: int
     seconds: float
     processor_seconds: float | None
+    working_seconds: float
     trainable_parameters: int
     peak_memory: int
     peak_accelerator_memory: int | None
@@ -66,9 +69,9 @@ class Outcome:
             return None
         return next(point for point in self.curve if point.accuracy >= _NEARLY * self.curve[-1].accuracy)
 
-    def accuracy_after(self, seconds: float) -> float | None:
+    def accuracy_after(self, working_seconds: float) -> float | None:
         """Validation accuracy at the last evaluation within so many seconds; None if there was none."""
-        reached = [point.accuracy for point in self.curve if point.seconds <= seconds]
+        reached = [point.accuracy for point in self.curve if point.working_seconds <= working_seconds]
         return reached[-1] if reached else None
 
 
@@ -94,9 +97,10 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
     if before is not None:
         processor_seconds.append(before.processor_seconds)
     rows, batch_size, drop_last = metrics["train_rows"], settings["batch_size"], settings["dataloader_drop_last"]
+    working_seconds = [_working_seconds(record, metrics) for record in records]
     # A log has no clock: every step is taken to have lasted as long.
-    start = (before.seconds if before else 0) + sum(seconds[:-1])
-    a_step = seconds[-1] / metrics["steps"]
+    start = (before.working_seconds if before else 0) + sum(working_seconds[:-1])
+    a_step = working_seconds[-1] / metrics["steps"]
     points = {}
     for entry in history:
         # The last evaluation is of the model that was kept, whose step was evaluated before.
@@ -104,7 +108,7 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
             points[entry["step"]] = Point(
                 steps=entry["step"] + (before.steps if before else 0),
                 samples=samples_read(entry["step"], rows, batch_size, drop_last) + (before.samples if before else 0),
-                seconds=start + entry["step"] * a_step,
+                working_seconds=start + entry["step"] * a_step,
                 accuracy=entry[_ACCURACY],
             )
     return Outcome(
@@ -112,6 +116,7 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
         samples=metrics["samples"] + (before.samples if before else 0),
         seconds=sum(seconds) + (before.seconds if before else 0),
         processor_seconds=None if None in processor_seconds else sum(processor_seconds),
+        working_seconds=sum(working_seconds) + (before.working_seconds if before else 0),
         trainable_parameters=metrics["trainable_parameters"],
         peak_memory=max([record["peak_memory"] or 0 for record in records] + [before.peak_memory if before else 0]),
         peak_accelerator_memory=metrics["peak_accelerator_memory"],
@@ -119,6 +124,12 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
         curve=(*(before.curve if before else ()), *points.values()),
         right=_answers(output, trained, protocol),
     )
+
+
+def _working_seconds(record: dict, metrics: dict) -> float:
+    """See `Outcome`."""
+    by_processor = record.get("threads") == 1 and metrics["peak_accelerator_memory"] is None
+    return (record.get("processor_seconds") if by_processor else None) or record["seconds"]
 
 
 def state_text(output: Path, trained: Trained) -> str:

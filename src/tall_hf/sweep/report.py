@@ -147,8 +147,8 @@ def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, 
     if seconds is not None:
         notes.append(
             "Validation: the last words of the validation sentences, of the model that was kept, and at the last evaluation "
-            f"within {seconds:,.0f} seconds, when the fastest row had ended; every step is taken to have lasted as long as the "
-            "mean of its training. Steps and samples to 90%: the first evaluation in the training with 90% of the last "
+            f"within {seconds:,.0f} seconds, when the fastest row had ended (of the processor, where a training had one thread and "
+            "no accelerator; else by the clock); every step is taken to have lasted as long as the mean of its training. Steps and samples to 90%: the first evaluation in the training with 90% of the last "
             "one's accuracy. What a row started from counts in steps, samples and seconds, pretrained alignments in "
             "seconds. Memory is that of tensors on the accelerator where there is one, else of the whole process."
         )
