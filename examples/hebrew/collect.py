@@ -63,9 +63,10 @@ def evaluation_tables(output: Path) -> list[str]:
                     f"{record['date']}, {record['machine']}, {record['cpus']} CPUs; seed {report['seed']}.\n"
                 )
             sections.append(markdown_table(*_quality(found["approaches"], stages)))
-            head, rows = _groups(found["approaches"])
-            if rows:
-                sections.append(markdown_table(head, rows))
+            for by in ("group", "overlap"):
+                head, rows = _split(found["approaches"], by)
+                if rows:
+                    sections.append(markdown_table(head, rows))
     return sections
 
 
@@ -97,15 +98,14 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
     return head, rows
 
 
-def _groups(approaches: dict) -> tuple[list[str], list[list[str]]]:
-    splits = {
-        name: entry["splits"]["group"] for name, entry in approaches.items() if entry.get("splits", {}).get("group")
-    }
+def _split(approaches: dict, by: str) -> tuple[list[str], list[list[str]]]:
+    splits = {name: entry["splits"][by] for name, entry in approaches.items() if entry.get("splits", {}).get(by)}
     if not splits:
         return [], []
-    groups = {group: metrics["n"] for split in splits.values() for group, metrics in split.items()}
-    head = ["approach", *(f"{group} (n={count:,})" for group, count in groups.items())]
-    return head, [[name, *(percent(split[group]) for group in groups)] for name, split in splits.items()]
+    parts = {part: metrics["n"] for split in splits.values() for part, metrics in split.items()}
+    title = {"group": "", "overlap": "7 words in a row in the training text: "}[by]
+    head = ["approach", *(f"{title}{part} (n={count:,})" for part, count in parts.items())]
+    return head, [[name, *(percent(split[part]) for part in parts)] for name, split in splits.items()]
 
 
 def plot_learning_curve(output: Path, path: Path) -> None:

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
 _ITEM_KEYS = {
     "row": {"row", "like", "compose", "train", "sentences", "truncation", "parts", "longer"},
-    "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed", "exclude_overlap"},
+    "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed"},
     "references": {"references", "sets"},
 }
 
@@ -172,8 +172,6 @@ def build_queue(
                 control, need = trained(rows[item["without_llm"]])
                 command += ["--translator-only", control]
                 needs.append(need)
-            if "exclude_overlap" in item:
-                command += ["--exclude-overlap", item["exclude_overlap"]]
             # What rivals learn is named after all that decides it, and the same for every set of questions.
             links = {folder / "fitted": output / "evaluation" / "fitted"}
             add(f"evaluate:{name}:{test}", command, needs, links)

@@ -1,11 +1,18 @@
-"""Scores of hand-made answers: comparisons, and questions divided by group, frequency and length."""
+"""Scores of hand-made answers: comparisons, and questions divided by group, frequency, overlap and length."""
 
 import handmade
 import numpy as np
 import pytest
+from datasets import Dataset
 
-from tall_hf.evaluation.approach import Question
-from tall_hf.evaluation.scores import compute_scores, running_accuracy, split_by_frequency, split_by_length
+from tall_hf.evaluation.approach import Question, TrainingText
+from tall_hf.evaluation.scores import (
+    compute_scores,
+    running_accuracy,
+    split_by_frequency,
+    split_by_length,
+    split_by_overlap,
+)
 
 
 def scores(**settings):
@@ -59,6 +66,31 @@ def test_frequencies_are_counted_in_whole_words_of_the_training_sentences():
 def test_a_missing_word_is_looked_up_without_the_punctuation_around_it():
     asked = [Question("יש כאן", '"סוף1".')]
     assert split_by_frequency(asked, handmade.training()).parts.tolist() == ["10–99"]
+
+
+def test_sentences_that_share_seven_words_with_the_training_text_are_counted_apart():
+    ten = ["אחת", "שתיים", "שלוש", "ארבע", "חמש", "שש", "שבע", "שמונה", "תשע", "עשר"]
+    training = TrainingText(
+        Dataset.from_dict({"sentence": [" ".join(ten), "קצר מאוד"]}),
+        Dataset.from_dict({"sentence": ["עוד משפט שיש בו יותר משש מילים"]}),
+        "f",
+    )
+    asked = [
+        Question(" ".join(ten[2:8]), f"{ten[8]}."),  # seven of them, the missing one and its full stop included
+        Question(" ".join(ten[2:8]), "אחרת"),
+        Question("קצר", "מאוד"),  # has no seven, and stands there whole
+        Question("ועוד משפט שיש בו יותר משש", "מילים"),
+        Question("הנה עוד משפט שיש בו יותר משש", "מילים"),  # of the validation text
+    ]
+    split = split_by_overlap(asked, training)
+    assert split.parts.tolist() == ["some", "none", "some", "none", "some"] and split.names == ["none", "some"]
+    assert split_by_overlap(asked[1:2], training) is None
+    seen = TrainingText(Dataset.from_dict({"sentence": [handmade.QUESTIONS[0].sentence]}), None, "f")
+    by_overlap = scores(training=seen)["ngram"].splits["overlap"]
+    assert {name: (part["accuracy"], part["n"]) for name, part in by_overlap.items()} == {
+        "none": (1 / 9, 9),
+        "some": (1, 1),
+    }
 
 
 def test_lengths_make_parts_of_about_as_many_questions_each_length_in_one():

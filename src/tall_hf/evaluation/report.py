@@ -28,6 +28,7 @@ REPORT_NAME = "report.md"
 _SPLITS = {
     "group": "Accuracy % by group",
     "frequency": "Accuracy % by how often the missing word stands in the training text",
+    "overlap": "Accuracy % by sentences of which 7 words in a row stand in the training text",
     "length": "Accuracy % by words in the sentence",
 }
 _VERSIONS = ("tall-hf", "torch", "transformers", "datasets", "sacrebleu")
@@ -53,7 +54,7 @@ def write_report(
         results: of `evaluate_approaches`.
         output: the folder.
         reference: name of the approach that the others are compared with.
-        training: the text in which word frequencies are counted.
+        training: the text in which words are counted, and looked for seven in a row.
         split: divides a sentence into words.
         details: further JSON values for `results.json`, such as which model and which sentences.
         notes: lines to print and write below the tables.

@@ -1,4 +1,4 @@
-"""From answers to scores: each run scored, compared with a reference, and split by group, word frequency and length."""
+"""From answers to scores: each run scored, compared with a reference, and split by group, word frequency, overlap and length."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,11 +12,14 @@ from tall_hf.measuring.statistics import holm, mcnemar, paired_bootstrap, share
 from .approach import Question, TrainingText, read_column
 from .run import Results, Run
 from .scoring import ranks, score
+from .task import shares_words
 
 
 # Bounds of the bins of word frequency: a bin holds what is at least this and below the next.
 _FREQUENCIES = (0, 1, 10, 100, 1_000, 10_000)
 _LENGTH_BINS = 5
+# Words in a row that a sentence shares with the training text if it is taken from there.
+_OVERLAP = 7
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Scores:
         metrics: as `score` gives them.
         ranks: of the missing words, (questions,), 0 where not found.
         comparison: with the reference; None for the reference itself and where there is none.
-        splits: by what is split ("group", "frequency", "length"), then by part, `accuracy`, `accuracy_interval` and `n`.
+        splits: by what is split ("group", "frequency", "overlap", "length"), then by part, `accuracy`, `accuracy_interval` and `n`.
     """
 
     run: Run
@@ -86,7 +89,7 @@ def compute_scores(
         results: of `evaluate_approaches`.
         protocol: one of those asked.
         reference: name of the approach that the others are compared with; if it is not there or failed, none are.
-        training: the text in which words are counted for the split by frequency; None for none.
+        training: the text of the splits by frequency, whose words are counted in it, and by overlap; None for neither.
         split: divides a sentence into words.
         seed: of the bootstrap.
     """
@@ -94,6 +97,7 @@ def compute_scores(
     splits = {"group": split_by_group(questions), "length": split_by_length(questions, split)}
     if training is not None:
         splits["frequency"] = split_by_frequency(questions, training, split)
+        splits["overlap"] = split_by_overlap(questions, training, split)
     runs = results.of(protocol)
     found = {run.approach: ranks(run.answers, questions, protocol) for run in runs if run.error is None}
     comparisons = _compare({name: found[name] == 1 for name in found}, reference, seed)
@@ -139,6 +143,20 @@ def split_by_frequency(
     frequencies = [counts[strip_punctuation(normalize(question.missing_word))] for question in questions]
     bins = np.searchsorted(_FREQUENCIES, frequencies, side="right") - 1
     return Split(names, np.array(names)[bins])
+
+
+def split_by_overlap(
+    questions: Sequence[Question], training: TrainingText, split: Callable[[str], list[str]] = str.split
+) -> Split | None:
+    """By whether the sentence, its missing word included, shares 7 words in a row (or all that it has) with a training sentence.
+
+    None where no sentence does.
+    """
+    shared = shares_words([normalize(question.sentence) for question in questions], training, _OVERLAP, split)
+    if not any(shared):
+        return None
+    names = ["none", "some"]
+    return Split(names, np.array(names)[np.array(shared, dtype=int)])
 
 
 def split_by_length(questions: Sequence[Question], split: Callable[[str], list[str]] = str.split) -> Split:

@@ -52,7 +52,7 @@ def cost_rows(scores: Sequence[Scores]) -> Cells:
 
 
 def split_rows(scores: Sequence[Scores], by: str, intervals: bool) -> Cells:
-    """Accuracies by "group", "frequency" or "length", with or without intervals; no rows where there is no such split."""
+    """Accuracies by "group", "frequency", "overlap" or "length", with or without intervals; no rows where there is no such split."""
     split = [entry for entry in scores if by in entry.splits]
     if not split:
         return [], []

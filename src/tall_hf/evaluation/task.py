@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from datasets import Dataset, IterableDataset
 from rich.table import Table
@@ -193,16 +193,34 @@ def _not_empty(texts, counts) -> Iterator[_Row]:
 
 def _without_overlap(rows: Iterable[_Row], training, num_words, strip_niqqud, split, counts) -> list[_Row]:
     rows = list(rows)
-    runs = [_runs(normalize(text, strip_niqqud), num_words, split) for _, text, _ in rows]
+    shared = shares_words([normalize(text, strip_niqqud) for _, text, _ in rows], training, num_words, split)
+    kept = [row for row, is_shared in zip(rows, shared, strict=True) if not is_shared]
+    counts.overlapping = len(rows) - len(kept)
+    return kept
+
+
+def shares_words(
+    sentences: Sequence[str],
+    training: TrainingText,
+    num_words: int,
+    split: Callable[[str], list[str]] = str.split,
+) -> list[bool]:
+    """For each sentence whether so many of its words in a row, or all if it has fewer, stand in a training or validation sentence.
+
+    Args:
+        sentences: normalised.
+        training: the text to compare with.
+        num_words: how many words in a row.
+        split: divides a sentence into words.
+    """
+    runs = [_runs(sentence, num_words, split) for sentence in sentences]
     # The evaluation set is the smaller of the two: its runs of words are held in memory.
     asked = {run for sentence in runs for run in sentence}
     known = set()
     for texts in (training.train, training.validation):
         for sentence in read_column(texts, "sentence"):
             known.update(asked.intersection(_runs(sentence, num_words, split)))
-    kept = [row for row, sentence in zip(rows, runs, strict=True) if known.isdisjoint(sentence)]
-    counts.overlapping = len(rows) - len(kept)
-    return kept
+    return [not known.isdisjoint(sentence) for sentence in runs]
 
 
 def _runs(sentence, num_words, split) -> list[tuple[str, ...]]:
