@@ -1,5 +1,7 @@
 """Saving a TALL whole, and what it may replace."""
 
+from pathlib import Path
+
 import pytest
 
 from tall_hf import TALLForCausalLM, publishing
@@ -27,6 +29,9 @@ def test_another_folder_is_refused(fresh, tmp_path):
         publishing.check_output(tmp_path)
     (tmp_path / "letters.txt").unlink()
     assert publishing.check_output(tmp_path) == tmp_path
+    for unnamed in (".", "..", "/"):
+        with pytest.raises(ValueError, match="is no name of a folder to save to; name one, such as"):
+            publishing.check_output(unnamed)
 
 
 def test_an_interrupted_save_leaves_the_old_one(fresh, tmp_path, monkeypatch):
@@ -34,6 +39,26 @@ def test_an_interrupted_save_leaves_the_old_one(fresh, tmp_path, monkeypatch):
     folder = publishing.save(model, processor, tmp_path / "tall")
     monkeypatch.setattr(processor, "save_pretrained", lambda folder: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
+        publishing.save(model, processor, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["tall"]
+    assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_interrupt_while_folders_change_places_leaves_the_old_one(fresh, tmp_path, monkeypatch, nth):
+    model, processor = fresh("gated")
+    folder = publishing.save(model, processor, tmp_path / "tall")
+    renames, rename = [], Path.rename
+
+    def interrupted(path, target):
+        renames.append(path)
+        if len(renames) == nth:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        # Files are renamed too, while the new one is made.
+        patch.setattr(Path, "rename", lambda path, to: interrupted(path, to) if path.is_dir() else rename(path, to))
         publishing.save(model, processor, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["tall"]
     assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"

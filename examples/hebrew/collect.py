@@ -8,6 +8,7 @@ from pathlib import Path
 
 from run import shown
 
+from tall_hf.evaluation.scores import OVERLAP
 from tall_hf.files import read_json
 from tall_hf.measuring.tables import markdown_table
 
@@ -103,7 +104,7 @@ def _split(approaches: dict, by: str) -> tuple[list[str], list[list[str]]]:
     if not splits:
         return [], []
     parts = {part: metrics["n"] for split in splits.values() for part, metrics in split.items()}
-    title = {"group": "", "overlap": "7 words in a row in the training text: "}[by]
+    title = {"group": "", "overlap": f"{OVERLAP} words in a row in the training text: "}[by]
     head = ["approach", *(f"{title}{part} (n={count:,})" for part, count in parts.items())]
     return head, [[name, *(percent(split[part]) for part in parts)] for name, split in splits.items()]
 

@@ -79,12 +79,12 @@ def staged_folder(folder: str | os.PathLike) -> Iterator[Path]:
         for left in (staging, old):
             shutil.rmtree(left, ignore_errors=True)
         yield staging
-        if folder.exists():
-            folder.rename(old)
         try:
+            if folder.exists():
+                folder.rename(old)
             staging.rename(folder)
-        except OSError:
-            if old.exists():
+        except BaseException:  # an interrupt too: what lies aside is removed next
+            if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
 
@@ -170,7 +170,9 @@ class FullDiskError(OSError):
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: str | os.PathLike, advice: str) -> Iterator[None]:
+def full_disk_named(
+    folder: str | os.PathLike, advice: str = "Free some space, then run the same command again."
+) -> Iterator[None]:
     """Within, a failure on a full disk becomes an OSError that says so; torch and safetensors raise errors of their own.
 
     Args:

@@ -58,11 +58,19 @@ class ModelKind:
         return {name: getattr(config, name) for name in self.switches}
 
     def load(self, folder: str | os.PathLike, **options) -> tuple[PreTrainedModel, ProcessorMixin]:
-        """A whole model and its processor; `options` are for the model's `from_pretrained`."""
+        """A whole model and its processor; `options` are for the model's `from_pretrained`.
+
+        Raises:
+            OSError: a file is missing or broken.
+            ValueError: the configuration is wrong, or the weights are not of the sizes that it names.
+        """
         where = {name: options[name] for name in ("revision", "token") if name in options}
         if not Path(folder).is_dir():
             check_token(where.get("token"))
-        model = self.model_class.from_pretrained(folder, use_safetensors=True, **options)
+        try:
+            model = self.model_class.from_pretrained(folder, use_safetensors=True, **options)
+        except RuntimeError as error:
+            raise ValueError(f"The weights of {folder} do not fit its configuration: {error}") from error
         return model, self.processor_class.from_pretrained(folder, **where)
 
 

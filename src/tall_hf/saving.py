@@ -60,8 +60,13 @@ def check_output(folder: str | os.PathLike, *also: str) -> Path:
 
     Raises:
         FileExistsError: it is anything else.
+        ValueError: it has no name, as "." has none; it is made beside its place and then renamed.
     """
     folder = Path(folder)
+    if folder.name in ("", ".."):
+        raise ValueError(
+            f"{str(folder)!r} is no name of a folder to save to; name one, such as {str(folder / 'model')!r}."
+        )
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _is_saved_model(folder))):
         raise FileExistsError(f"{folder} exists and is no saved model of this package; name a new or an empty folder.")
     entries = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

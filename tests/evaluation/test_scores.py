@@ -85,6 +85,10 @@ def test_sentences_that_share_seven_words_with_the_training_text_are_counted_apa
     split = split_by_overlap(asked, training)
     assert split.parts.tolist() == ["some", "none", "some", "none", "some"] and split.names == ["none", "some"]
     assert split_by_overlap(asked[1:2], training) is None
+    # Under "paper" a question keeps its vowel points.
+    pointed = [Question(" ".join(ten[2:8]).replace("ש", "שׁ"), ten[8])]
+    assert split_by_overlap(pointed, training) is None
+    assert split_by_overlap(pointed, training, strip_niqqud=True).parts.tolist() == ["some"]
     seen = TrainingText(Dataset.from_dict({"sentence": [handmade.QUESTIONS[0].sentence]}), None, "f")
     by_overlap = scores(training=seen)["ngram"].splits["overlap"]
     assert {name: (part["accuracy"], part["n"]) for name, part in by_overlap.items()} == {

@@ -1,4 +1,4 @@
-"""A clock that jumps back by an hour again and again changes no result, and no checkpoint is deleted for its date."""
+"""A clock that jumps back and ahead by hours again and again changes no result, and no checkpoint is deleted for its date."""
 
 import dataclasses
 import json

@@ -351,7 +351,7 @@ def test_any_change_to_a_config_is_an_error_or_a_config(kind):
 
 
 @pytest.mark.parametrize("kind", [TALLConfig, LayerFusionConfig])
-def test_a_config_without_a_key_is_complete_or_refused(kind):
+def test_a_config_without_a_key_is_accepted_or_refused_by_its_name(kind):
     base = kind()
     saved = json.loads(base.to_json_string(use_diff=False))
     made = {name: getattr(base, name) for name in kind.sub_configs}

@@ -1,6 +1,7 @@
 """Broken and hostile safetensors files: an error that says so, and never a model with other weights than were saved."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -128,7 +129,7 @@ def test_a_broken_file_of_a_layer_fusion_is_refused_too(request, fused, tmp_path
     max_examples=25, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
-def test_any_change_to_the_header_is_refused_or_changes_no_weight(composed, folder, place, byte, cut):
+def test_any_change_to_the_header_is_refused_or_told_and_changes_no_other_weight(composed, folder, place, byte, cut):
     """A byte of the header is another one, or the file ends there."""
     path = folder / "model.safetensors"
     whole = path.read_bytes()
@@ -137,7 +138,7 @@ def test_any_change_to_the_header_is_refused_or_changes_no_weight(composed, fold
     try:
         model, info = TALLForCausalLM.from_pretrained(folder, output_loading_info=True)
     except (OSError, RuntimeError) as error:
-        assert "model" in str(error)
+        assert re.search("are corrupted|by the configuration|but the files hold", str(error))
     else:
         # Another letter of a weight's name: transformers tells of it and begins that weight anew.
         new = info["missing_keys"]
@@ -162,7 +163,7 @@ def test_a_weight_of_another_shape_in_a_light_checkpoint_is_refused(composed, tm
     folder = save_light(*composed("gated"), tmp_path / "light")
     path = folder / WEIGHTS_NAME
     save_file({**load_file(path), GATE: torch.zeros(shape)}, path, {"format": "pt"})
-    with pytest.raises(RuntimeError, match="size mismatch for encoder.gate"):
+    with pytest.raises(ValueError, match="light do not fit this model: (?s:.*)size mismatch for encoder.gate"):
         load_light(folder)
 
 

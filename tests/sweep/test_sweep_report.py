@@ -118,12 +118,12 @@ def test_every_figure_of_the_table(trainings, tmp_path):
     assert aligned["seconds"] == 45 and aligned["processor_seconds"] is None and aligned["peak_memory"] == 3 * 2**30
     # The fastest row ends after 40 seconds; the warm-up is no row to be compared. By then the control has been evaluated
     # after 4 of 8 steps, of which each took 7.5 or 10 seconds, and the aligned row once: 15 + 2 * 7.5.
-    assert report["equal_time_seconds"] == 40
+    assert report["equal_time"] == {"seconds": 40, "of_processor": False}
     assert control["validation_accuracy_at_equal_time"] == pytest.approx((0.2 + 0.4) / 2)
     assert after["validation_accuracy_at_equal_time"] == 0.4
     assert aligned["validation_accuracy_at_equal_time"] == 0.3
     curve = after["seeds"][0]["curve"]
-    assert [(point["steps"], point["samples"], point["working_seconds"]) for point in curve] == [
+    assert [(point["steps"], point["samples"], point["seconds"]) for point in curve] == [
         (2, 8, 10),
         (4, 16, 25),
         (6, 22, 40),
@@ -206,10 +206,21 @@ def test_trainings_of_one_thread_are_compared_by_the_processors_time(trainings, 
     train(tmp_path, of["warmup", 0], 900, [0.01], threads=1, processor_seconds=10)
     # Longer by the clock than the control, for other work ran beside it.
     train(tmp_path, of["after", 0], 400, [0.2, 0.5], threads=1, processor_seconds=20)
-    rows = report_of(read, made, tmp_path)[0]
-    assert rows["equal_time_seconds"] == 30 and rows["rows"]["after"]["seconds"] == 1300
-    assert rows["rows"]["control"]["validation_accuracy_at_equal_time"] == 0.3
-    assert rows["rows"]["after"]["validation_accuracy_at_equal_time"] == 0.5
+    report, shown = report_of(read, made, tmp_path)
+    assert report["equal_time"] == {"seconds": 30, "of_processor": True} and report["rows"]["after"]["seconds"] == 1300
+    assert "validation % after 30 processor s" in shown
+    assert report["rows"]["control"]["validation_accuracy_at_equal_time"] == 0.3
+    assert report["rows"]["after"]["validation_accuracy_at_equal_time"] == 0.5
+
+
+@pytest.mark.parametrize("other", [{"threads": 2}, {"threads": None}, {"threads": 1, "processor_seconds": None}])
+def test_one_training_that_the_processors_time_does_not_measure_puts_all_to_the_clock(trainings, tmp_path, other):
+    read, made, of = trainings
+    train(tmp_path, of["control", 0], 60, [0.1, 0.2, 0.3, 0.4], threads=1, processor_seconds=40)
+    train(tmp_path, of["missing", 0], 50, [0.1, 0.2], **other)
+    report, shown = report_of(read, made, tmp_path)
+    assert report["equal_time"] == {"seconds": 50, "of_processor": False} and "validation % after 50 s" in shown
+    assert report["rows"]["control"]["validation_accuracy_at_equal_time"] == 0.3
 
 
 def test_rows_with_as_many_parameters_are_drawn_apart():
@@ -218,6 +229,6 @@ def test_rows_with_as_many_parameters_are_drawn_apart():
 
 
 def test_a_training_that_learned_nothing_is_nowhere_near():
-    outcome = Outcome(4, 16, 8.0, None, 8.0, 10, 0, None, 0.0, (Point(4, 16, 8.0, 0.0),))
+    outcome = Outcome(4, 16, 8.0, None, False, 10, 0, None, 0.0, (Point(4, 16, 8.0, None, 0.0),))
     assert outcome.nearly_there() is None
     assert outcome.accuracy_after(8.0) == 0.0 and outcome.accuracy_after(7.9) is None

@@ -123,7 +123,7 @@ def compose(
             gate_init=gate_init,
             look_ahead=look_ahead,
         )
-        with full_disk_named(output.parent, "Free some space, then run the same command again."):
+        with full_disk_named(output.parent):
             saving.save(model, processor, output)
     print_parameters(model, Console())
     typer.echo(f"Saved to {output}. `tall info {output}` shows this again.")
@@ -229,7 +229,7 @@ def pretrain_alignment(
             tall.to(torch.accelerator.current_accelerator())
         state_dir = output.with_name(f"{output.name}.unfinished")
         state_dir.mkdir(parents=True, exist_ok=True)
-        with locked(state_dir), full_disk_named(state_dir, "Free some space, then run the same command again."):
+        with locked(state_dir), full_disk_named(state_dir):
             report = pretrain_alignments(tall, processor, rows, settings, state_dir)
             saving.save(tall, processor, output)
             report.save(output)

@@ -101,7 +101,7 @@ def register(app: typer.Typer):
                 mapping_type=str(mapping_type),
                 end_vector_std=end_vector_std,
             )
-            with full_disk_named(output.parent, "Free some space, then run the same command again."):
+            with full_disk_named(output.parent):
                 saving.save(model, processor, output)
         print_parameters(model, Console())
         typer.echo(f"Saved to {output}. Next: tall fusion prepare.")

@@ -23,9 +23,6 @@ from tall_hf.sweep.stages import Trained, build_stages, check_parts
 from .errors import user_errors
 
 
-_ADVICE = "Free some space, then run the same command again."
-
-
 def register(app: typer.Typer):
     """Add the command to `app`."""
 
@@ -75,7 +72,7 @@ def register(app: typer.Typer):
                 check_parts(read)
                 undone = _run(queue, output, jobs, launch)
             if launch.rank == 0:
-                with full_disk_named(output, _ADVICE):
+                with full_disk_named(output):
                     write_report(read, trainings, output, console)
                 typer.echo(f"Saved to {output}: {REPORT_NAME}, report.csv, report.json, report.png.")
         if not report and undone:
@@ -93,7 +90,7 @@ def _run(queue: list[Stage], output: Path, jobs: int, launch: Launch) -> list[st
         done = sum(is_done(output, stage) for stage in queue)
         typer.echo(f"{done} of {len(queue)} stages are done. What they print goes to {output / 'logs'}.")
     try:
-        with locked(output) if launch.rank == 0 else contextlib.nullcontext(), full_disk_named(output, _ADVICE):
+        with locked(output) if launch.rank == 0 else contextlib.nullcontext(), full_disk_named(output):
             return run_queue(output, queue, jobs, launch)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -94,7 +94,7 @@ def prepare_examples(
     }
     output.mkdir(parents=True, exist_ok=True)
     staging = output / _STAGING
-    with locked(output), full_disk_named(output, "Free some space, then run the same command again."):
+    with locked(output), full_disk_named(output):
         shutil.rmtree(staging, ignore_errors=True)  # of a call that was killed
         report = read_report(output, REPORT)
         if report is not None and report["fingerprints"] == fingerprints:

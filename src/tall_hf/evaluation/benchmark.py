@@ -180,6 +180,7 @@ def evaluate(
             reference=parts.first,
             training=training,
             split=split,
+            strip_niqqud=strip_niqqud,
             details=details,
             notes=notes,
             console=console,

@@ -18,7 +18,7 @@ from tall_hf.measuring.tables import markdown_table, rich_table
 from .approach import Question, TrainingText
 from .plots import plot_all
 from .run import Results
-from .scores import Scores, compute_scores
+from .scores import OVERLAP, Scores, compute_scores
 from .tables import cost_rows, error_lines, quality_rows, split_rows
 
 
@@ -28,7 +28,7 @@ REPORT_NAME = "report.md"
 _SPLITS = {
     "group": "Accuracy % by group",
     "frequency": "Accuracy % by how often the missing word stands in the training text",
-    "overlap": "Accuracy % by sentences of which 7 words in a row stand in the training text",
+    "overlap": f"Accuracy % by whether {OVERLAP} words in a row of the sentence stand in the training text",
     "length": "Accuracy % by words in the sentence",
 }
 _VERSIONS = ("tall-hf", "torch", "transformers", "datasets", "sacrebleu")
@@ -41,6 +41,7 @@ def write_report(
     reference: str = "tall",
     training: TrainingText | None = None,
     split: Callable[[str], list[str]] = str.split,
+    strip_niqqud: bool = False,
     details: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
     console: Console | None = None,
@@ -56,6 +57,7 @@ def write_report(
         reference: name of the approach that the others are compared with.
         training: the text in which words are counted, and looked for seven in a row.
         split: divides a sentence into words.
+        strip_niqqud: whether Hebrew vowel points are left out of account where words are looked for in the training text.
         details: further JSON values for `results.json`, such as which model and which sentences.
         notes: lines to print and write below the tables.
         console: for the tables; the terminal when not given.
@@ -65,7 +67,7 @@ def write_report(
     """
     console, output = console or Console(), Path(output)
     scores = {
-        protocol: compute_scores(results, protocol, reference, training, split, results.seed)
+        protocol: compute_scores(results, protocol, reference, training, split, results.seed, strip_niqqud)
         for protocol in results.questions
     }
     report = results_dict(results, scores, reference, details)
@@ -105,7 +107,7 @@ def print_tables(title: str, scores: Sequence[Scores], reference: str, console: 
     for by, heading in _SPLITS.items():
         head, rows = split_rows(scores, by, intervals=True)
         if rows:
-            if by == "group":  # the others are drawn
+            if by == "group":  # the others stand in the file alone
                 console.print(rich_table(heading, *split_rows(scores, by, intervals=False)))
             sections += [f"### {heading}\n", markdown_table(head, rows)]
     return sections

@@ -19,7 +19,7 @@ from .task import shares_words
 _FREQUENCIES = (0, 1, 10, 100, 1_000, 10_000)
 _LENGTH_BINS = 5
 # Words in a row that a sentence shares with the training text if it is taken from there.
-_OVERLAP = 7
+OVERLAP = 7
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def compute_scores(
     training: TrainingText | None = None,
     split: Callable[[str], list[str]] = str.split,
     seed: int = 0,
+    strip_niqqud: bool = False,
 ) -> list[Scores]:
     """The scores of every run under a protocol, in their order.
 
@@ -92,12 +93,13 @@ def compute_scores(
         training: the text of the splits by frequency, whose words are counted in it, and by overlap; None for neither.
         split: divides a sentence into words.
         seed: of the bootstrap.
+        strip_niqqud: whether Hebrew vowel points are left out of account in the splits by frequency and overlap.
     """
     questions = results.questions[protocol]
     splits = {"group": split_by_group(questions), "length": split_by_length(questions, split)}
     if training is not None:
-        splits["frequency"] = split_by_frequency(questions, training, split)
-        splits["overlap"] = split_by_overlap(questions, training, split)
+        splits["frequency"] = split_by_frequency(questions, training, split, strip_niqqud)
+        splits["overlap"] = split_by_overlap(questions, training, split, strip_niqqud)
     runs = results.of(protocol)
     found = {run.approach: ranks(run.answers, questions, protocol) for run in runs if run.error is None}
     comparisons = _compare({name: found[name] == 1 for name in found}, reference, seed)
@@ -132,7 +134,10 @@ def split_by_group(questions: Sequence[Question]) -> Split | None:
 
 
 def split_by_frequency(
-    questions: Sequence[Question], training: TrainingText, split: Callable[[str], list[str]] = str.split
+    questions: Sequence[Question],
+    training: TrainingText,
+    split: Callable[[str], list[str]] = str.split,
+    strip_niqqud: bool = False,
 ) -> Split:
     """By how often the missing word stands anywhere in the training sentences, in powers of ten; 0 is never."""
     counts = Counter()
@@ -140,19 +145,23 @@ def split_by_frequency(
         counts.update(words_of(sentence, split))
     names = [_span(low, high - 1) for low, high in zip(_FREQUENCIES, _FREQUENCIES[1:], strict=False)]
     names.append(f"{_FREQUENCIES[-1]:,} or more")
-    frequencies = [counts[strip_punctuation(normalize(question.missing_word))] for question in questions]
+    frequencies = [counts[strip_punctuation(normalize(question.missing_word, strip_niqqud))] for question in questions]
     bins = np.searchsorted(_FREQUENCIES, frequencies, side="right") - 1
     return Split(names, np.array(names)[bins])
 
 
 def split_by_overlap(
-    questions: Sequence[Question], training: TrainingText, split: Callable[[str], list[str]] = str.split
+    questions: Sequence[Question],
+    training: TrainingText,
+    split: Callable[[str], list[str]] = str.split,
+    strip_niqqud: bool = False,
 ) -> Split | None:
-    """By whether the sentence, its missing word included, shares 7 words in a row (or all that it has) with a training sentence.
+    """By whether `OVERLAP` words in a row of the sentence, its missing word included, stand in the training text; None if none do.
 
-    None where no sentence does.
+    Of a sentence of fewer words all of them.
     """
-    shared = shares_words([normalize(question.sentence) for question in questions], training, _OVERLAP, split)
+    sentences = [normalize(question.sentence, strip_niqqud) for question in questions]
+    shared = shares_words(sentences, training, OVERLAP, split)
     if not any(shared):
         return None
     names = ["none", "some"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,19 @@ from tall_hf.measuring.statistics import (
 )
 
 from .outcomes import Outcome
+
+
+class EqualTime(NamedTuple):
+    """When rows are compared at equal time.
+
+    Attributes:
+        seconds: after which all seeds of the fastest row had ended.
+        of_processor: whether they are the processor's, which other work on the machine does not lengthen: where all trainings
+            that are compared ran on one thread without an accelerator. Else the clock's.
+    """
+
+    seconds: float
+    of_processor: bool
 
 
 @dataclass
@@ -92,8 +106,8 @@ class Summary:
 
 def summarize(
     outcomes: dict[str, dict[int | None, Outcome]], control: str, served: Sequence[str] = ()
-) -> tuple[list[Summary], float | None]:
-    """Every row's figures, and the seconds after which rows are compared at equal time.
+) -> tuple[list[Summary], EqualTime | None]:
+    """Every row's figures, and when rows are compared at equal time; None where there is nothing to compare.
 
     Args:
         outcomes: by row, then by seed, of what is trained.
@@ -118,11 +132,12 @@ def summarize(
     compared = [row for row in rows if row.comparison is not None]
     for row, adjusted in zip(compared, holm([row.comparison.p_value for row in compared]), strict=True):
         row.comparison.adjusted_p_value = adjusted
-    seconds = _equal_time([row for row in rows if row.is_compared and row.outcomes])
-    for row in rows:
-        if seconds is not None:
-            row.at_equal_time = row.mean(lambda outcome: outcome.accuracy_after(seconds))
-    return rows, seconds
+    equal_time = _equal_time([row for row in rows if row.is_compared and row.outcomes])
+    if equal_time is not None:
+        for row in rows:
+            if row.is_compared:
+                row.at_equal_time = row.mean(lambda outcome: outcome.accuracy_after(*equal_time))
+    return rows, equal_time
 
 
 def accuracy_interval(right: np.ndarray) -> tuple[float, float]:
@@ -181,9 +196,14 @@ def _matrix(outcomes: Sequence[Outcome]) -> np.ndarray:
     return np.array([[outcome.right[one] for one in questions] for outcome in outcomes], dtype=bool)
 
 
-def _equal_time(rows: Sequence[Summary]) -> float | None:
-    """Working seconds after which all seeds of the fastest row had ended."""
+def _equal_time(rows: Sequence[Summary]) -> EqualTime | None:
     if not rows:
         return None
-    fastest = min(rows, key=lambda row: row.mean(lambda outcome: outcome.working_seconds))
-    return max(outcome.working_seconds for outcome in fastest.outcomes.values())
+    outcomes = [outcome for row in rows for outcome in row.outcomes.values()]
+    of_processor = all(one.on_one_thread and one.processor_seconds is not None for one in outcomes)
+
+    def took(outcome):
+        return outcome.processor_seconds if of_processor else outcome.seconds
+
+    fastest = min(rows, key=lambda row: row.mean(took))
+    return EqualTime(max(map(took, fastest.outcomes.values())), of_processor)

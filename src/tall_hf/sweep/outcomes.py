@@ -23,13 +23,14 @@ class Point:
     """A place on a learning curve.
 
     Attributes:
-        steps, samples, working_seconds: spent until then, what the training started from included.
+        steps, samples, seconds, processor_seconds: spent until then, what the training started from included.
         accuracy: of the validation sentences' last words, from 0 to 1.
     """
 
     steps: int
     samples: int
-    working_seconds: float
+    seconds: float
+    processor_seconds: float | None
     accuracy: float
 
 
@@ -41,8 +42,8 @@ class Outcome:
         steps, samples: optimizer steps, and rows that they read.
         seconds: by the clock, from the start of a command to its end.
         processor_seconds: likewise, of the processor; None where an attempt was not measured.
-        working_seconds: what is compared at equal time. Of a command with one thread and no accelerator these are the
-            processor's, which other work on the machine does not lengthen; else the clock's.
+        on_one_thread: whether all of it ran on one thread without an accelerator, so that the processor's seconds are those
+            that it takes on a machine that does nothing else.
         trainable_parameters: of the last training.
         peak_memory: highest resident memory of a command, in bytes.
         peak_accelerator_memory: highest memory of tensors on the accelerator in the last training; None without one.
@@ -55,7 +56,7 @@ class Outcome:
     samples: int
     seconds: float
     processor_seconds: float | None
-    working_seconds: float
+    on_one_thread: bool
     trainable_parameters: int
     peak_memory: int
     peak_accelerator_memory: int | None
@@ -69,9 +70,10 @@ class Outcome:
             return None
         return next(point for point in self.curve if point.accuracy >= _NEARLY * self.curve[-1].accuracy)
 
-    def accuracy_after(self, working_seconds: float) -> float | None:
+    def accuracy_after(self, seconds: float, of_processor: bool = False) -> float | None:
         """Validation accuracy at the last evaluation within so many seconds; None if there was none."""
-        reached = [point.accuracy for point in self.curve if point.working_seconds <= working_seconds]
+        spent = [point.processor_seconds if of_processor else point.seconds for point in self.curve]
+        reached = [point.accuracy for point, one in zip(self.curve, spent, strict=True) if one <= seconds]
         return reached[-1] if reached else None
 
 
@@ -92,31 +94,35 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
     metrics, settings = read_json(trained.folder / METRICS_NAME), read_json(trained.folder / SETTINGS_NAME)
     history = read_json(trained.folder / STATE_NAME)["log_history"]
     records = [read_record(output, stage) for stage in (trained.align, trained.train) if stage is not None]
-    seconds = [record["seconds"] for record in records]
-    processor_seconds = [record.get("processor_seconds") for record in records]
-    if before is not None:
-        processor_seconds.append(before.processor_seconds)
+    seconds = sum(record["seconds"] for record in records) + (before.seconds if before else 0)
+    measured = [record.get("processor_seconds") for record in records] + ([before.processor_seconds] if before else [])
+    processor_seconds = None if None in measured else sum(measured)
     rows, batch_size, drop_last = metrics["train_rows"], settings["batch_size"], settings["dataloader_drop_last"]
-    working_seconds = [_working_seconds(record, metrics) for record in records]
-    # A log has no clock: every step is taken to have lasted as long.
-    start = (before.working_seconds if before else 0) + sum(working_seconds[:-1])
-    a_step = working_seconds[-1] / metrics["steps"]
     points = {}
     for entry in history:
         # The last evaluation is of the model that was kept, whose step was evaluated before.
         if _ACCURACY in entry and entry["step"] not in points:
+            # A log has no clock: every step is taken to have lasted as long.
+            left = 1 - entry["step"] / metrics["steps"]
             points[entry["step"]] = Point(
                 steps=entry["step"] + (before.steps if before else 0),
                 samples=samples_read(entry["step"], rows, batch_size, drop_last) + (before.samples if before else 0),
-                working_seconds=start + entry["step"] * a_step,
+                seconds=seconds - left * records[-1]["seconds"],
+                processor_seconds=(
+                    None if processor_seconds is None else processor_seconds - left * records[-1]["processor_seconds"]
+                ),
                 accuracy=entry[_ACCURACY],
             )
     return Outcome(
         steps=metrics["steps"] + (before.steps if before else 0),
         samples=metrics["samples"] + (before.samples if before else 0),
-        seconds=sum(seconds) + (before.seconds if before else 0),
-        processor_seconds=None if None in processor_seconds else sum(processor_seconds),
-        working_seconds=sum(working_seconds) + (before.working_seconds if before else 0),
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+        on_one_thread=(
+            metrics["peak_accelerator_memory"] is None
+            and all(record.get("threads") == 1 for record in records)
+            and (before is None or before.on_one_thread)
+        ),
         trainable_parameters=metrics["trainable_parameters"],
         peak_memory=max([record["peak_memory"] or 0 for record in records] + [before.peak_memory if before else 0]),
         peak_accelerator_memory=metrics["peak_accelerator_memory"],
@@ -124,12 +130,6 @@ def read_outcome(output: Path, trained: Trained, protocol: str | None = None) ->
         curve=(*(before.curve if before else ()), *points.values()),
         right=_answers(output, trained, protocol),
     )
-
-
-def _working_seconds(record: dict, metrics: dict) -> float:
-    """See `Outcome`."""
-    by_processor = record.get("threads") == 1 and metrics["peak_accelerator_memory"] is None
-    return (record.get("processor_seconds") if by_processor else None) or record["seconds"]
 
 
 def state_text(output: Path, trained: Trained) -> str:

@@ -187,7 +187,8 @@ class Running:
             "date": str(datetime.date.today()),
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
-            "threads": self._threads,
+            # None where one attempt had others than the next.
+            "threads": self._threads if self._before.get("threads", self._threads) == self._threads else None,
             "launch": self._launch_id,
         }
         write_json(self._path, record)

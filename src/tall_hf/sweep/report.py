@@ -10,7 +10,7 @@ from rich.console import Console
 from tall_hf.files import atomic_write, write_json
 from tall_hf.measuring.tables import interval_text, markdown_table, p_value_text, rich_table
 
-from .compare import Summary, summarize
+from .compare import EqualTime, Summary, summarize
 from .grid import Grid
 from .outcomes import asked_protocol, read_outcome, state_text
 from .plot import plot_sweep
@@ -54,15 +54,15 @@ def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Co
             outcomes[trained.row][trained.seed] = outcome
     evaluated = {trained.row for trained in trainings if trained.evaluate is not None}
     served = [name for name in grid.rows if evaluated and name not in evaluated]
-    rows, seconds = summarize(outcomes, grid.control, served)
+    rows, equal_time = summarize(outcomes, grid.control, served)
     report = {
         "control": grid.control,
         "protocol": protocol,
-        "equal_time_seconds": seconds,
+        "equal_time": None if equal_time is None else equal_time._asdict(),
         "rows": {row.name: _row_dict(row, grid, trainings, states[row.name]) for row in rows},
     }
-    head, cells = table_of(rows, grid, seconds)
-    notes = _notes(rows, states, grid, protocol, seconds)
+    head, cells = table_of(rows, grid, equal_time)
+    notes = _notes(rows, states, grid, protocol, equal_time)
     for title, first, last in (("Accuracy", 1, _COSTS), ("Cost", _COSTS, len(head))):
         columns = [0, *range(first, last)]
         console.print(rich_table(title, [head[i] for i in columns], [[row[i] for i in columns] for row in cells]))
@@ -80,9 +80,11 @@ def write_report(grid: Grid, trainings: list[Trained], output: Path, console: Co
     return report
 
 
-def table_of(rows: list[Summary], grid: Grid, seconds: float | None) -> tuple[list[str], list[list[str]]]:
+def table_of(rows: list[Summary], grid: Grid, equal_time: EqualTime | None) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table; rows without a finished training stand in it by their names."""
-    at_time = "validation %" if seconds is None else f"validation % after {seconds:,.0f} s"
+    at_time = "validation %"
+    if equal_time is not None:
+        at_time += f" after {equal_time.seconds:,.0f} {'processor s' if equal_time.of_processor else 's'}"
     head = [
         "row",
         "seeds",
@@ -132,7 +134,9 @@ def table_of(rows: list[Summary], grid: Grid, seconds: float | None) -> tuple[li
     return head, cells
 
 
-def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, seconds: float | None) -> list[str]:
+def _notes(
+    rows: list[Summary], states: dict, grid: Grid, protocol: str | None, equal_time: EqualTime | None
+) -> list[str]:
     asked = [row for row in rows if row.questions]
     notes = []
     if asked:
@@ -144,12 +148,13 @@ def _notes(rows: list[Summary], states: dict, grid: Grid, protocol: str | None, 
             "these pairs, after Holm over all rows: whether these very models differ. Whether others of the same rows "
             "would, the interval tells."
         )
-    if seconds is not None:
+    if equal_time is not None:
+        whose = "the processor's" if equal_time.of_processor else "the clock's"
         notes.append(
             "Validation: the last words of the validation sentences, of the model that was kept, and at the last evaluation "
-            f"within {seconds:,.0f} seconds, when the fastest row had ended (of the processor, where a training had one thread and "
-            "no accelerator; else by the clock); every step is taken to have lasted as long as the mean of its training. Steps and samples to 90%: the first evaluation in the training with 90% of the last "
-            "one's accuracy. What a row started from counts in steps, samples and seconds, pretrained alignments in "
+            f"within {equal_time.seconds:,.0f} seconds ({whose}), when the fastest row had ended; every step is taken to have "
+            "lasted as long as the mean of its training. Steps and samples to 90%: the first evaluation in the training with "
+            "90% of the last one's accuracy. What a row started from counts in steps, samples and seconds, pretrained alignments in "
             "seconds. Memory is that of tensors on the accelerator where there is one, else of the whole process."
         )
     for name, found in states.items():

@@ -159,7 +159,7 @@ def load_light(
     Raises:
         FileNotFoundError: `folder` is no light checkpoint, or a part is no longer where it was.
         OSError: a file of the checkpoint or of a part cannot be fetched.
-        ValueError: the frozen parts are not the pinned ones, or weights are missing or left over.
+        ValueError: the frozen parts are not the pinned ones, or weights are missing, left over, or of another shape.
     """
     folder = _fetched(folder, token)
     for name in (PINS_NAME, WEIGHTS_NAME):
@@ -207,7 +207,10 @@ def load_light(
             f"The safetensors weights of {folder} are corrupted or incomplete ({error}). Download or save them again."
         ) from error
     check_weights(model, weights, f"of {folder}")
-    result = model.load_state_dict(weights, strict=False)
+    try:
+        result = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"The weights in {folder} do not fit this model: {error}") from error
     check_loaded(result, model, folder)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
