@@ -25,7 +25,7 @@ class EqualTime(NamedTuple):
 
     Attributes:
         seconds: after which all seeds of the fastest row had ended.
-        of_processor: whether they are the processor's, which other work on the machine does not lengthen: where all trainings
+        of_processor: whether they are the processor's, which other work on the machine lengthens far less than the clock's: where all trainings
             that are compared ran on one thread without an accelerator. Else the clock's.
     """
 

@@ -181,7 +181,7 @@ class Running:
             "command": self.stage.command,
             "exit_code": exit_code,
             "seconds": round(self._before.get("seconds", 0.0) + time.monotonic() - self._start, 1),
-            # Unlike seconds by the clock, these hardly depend on what else the machine does.
+            # Far less than seconds by the clock these depend on what else the machine does.
             "processor_seconds": None if before is None else round(before + processor_seconds, 1),
             "peak_memory": max(self._before.get("peak_memory") or 0, self._usage.ru_maxrss * _MEMORY_UNIT),
             "date": str(datetime.date.today()),
