@@ -108,7 +108,7 @@ def run(
     counts = {variant: count(held_out, answers(), right)}
     if variant == "gated":
         counts["majority"] = count(held_out, majority_words(train_records, held_out), right)
-        other = AutoModel.from_pretrained(components / "llm_permuted", dtype=torch.float32)
+        other = AutoModel.from_pretrained(components / "llm_permuted", dtype=torch.float32, use_safetensors=True)
         model.encoder.llm.load_state_dict(other.state_dict())
         new_facts = [permuted.record(record.entity, record.relation).missing_word for record in held_out]
         counts[SWAPPED] = count(held_out, answers(), new_facts)

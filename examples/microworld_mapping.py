@@ -36,7 +36,11 @@ class Reader:
 
     def __init__(self, folder: str):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.encoder = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).get_encoder().eval()
+        self.encoder = (
+            AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+            .get_encoder()
+            .eval()
+        )
 
     def pieces(self, text: str) -> list[str]:
         return [piece.strip("▁") for piece in self.tokenizer.tokenize(text)]
@@ -55,7 +59,7 @@ class Answerer:
 
     def __init__(self, folder: str):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         self.embeddings = self.model.get_input_embeddings().weight.detach()
 
     def own(self, text: str) -> torch.Tensor:

@@ -43,7 +43,7 @@ class Demo:
         source, _, revision = name.partition("@") if self.on_hub else (name, "", "")
         self.name = source if self.on_hub else Path(source).resolve().name
         options = {"revision": revision or None, "trust_remote_code": True}
-        self.model = AutoModelForCausalLM.from_pretrained(source, **options).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options).eval()
         self.processor = AutoProcessor.from_pretrained(source, **options)
         card = read_card(source, revision or None)
         spoken = card.get("language")

@@ -238,6 +238,9 @@ def unpickling(code: str) -> list[str]:
         options = {keyword.arg: keyword.value for keyword in node.keywords}
         if name in UNPICKLERS and not (name == "torch.load" and "weights_only" in options):
             found.append(name)
+        method = name.split(".")[-2:]
+        if method[0].startswith("AutoModel") and method[-1] == "from_pretrained" and "use_safetensors" not in options:
+            found.append(f"{name} without use_safetensors")
         if name.split(".")[0] in ("np", "numpy") and (
             "allow_pickle" in options or name.endswith(".load") and len(node.args) > 2
         ):

@@ -85,6 +85,8 @@ def test_the_yaml_that_settings_are_read_from_makes_no_objects():
         "from transformers.modeling_utils import load_state_dict\nload_state_dict('x', weights_only=False)",
         "model.from_pretrained('x', use_safetensors=False)",
         "model.from_pretrained('x', use_safetensors=None)",
+        "AutoModelForCausalLM.from_pretrained('x')",
+        "transformers.AutoModel.from_pretrained('x', **options)",
         "import multiprocessing\nmultiprocessing.reduction.ForkingPickler.loads(b'')",
         "import builtins\nbuiltins.eval(text)",
         "import runpy\nrunpy.run_path('x')",

@@ -61,7 +61,7 @@ def take_llms(source: Path, folder: Path, seed: int) -> dict[str, dict[str, str]
     """
     figures = {}
     for name, permuted in (("llm", False), ("llm_permuted", True)):
-        model = AutoModelForCausalLM.from_pretrained(source / name, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(source / name, dtype=torch.float32, use_safetensors=True)
         known = fact_knowledge(model, AutoTokenizer.from_pretrained(source / name), World(seed, permuted))
         if known < 0.5:
             raise ValueError(

@@ -387,9 +387,9 @@ def demo(
     train_adapters(model, processor, training_rows(processor, train_records, train_translations), recipe, seed)
 
     naive = naive_words(
-        AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32, use_safetensors=True),
         AutoTokenizer.from_pretrained(llm),
-        AutoModelForSeq2SeqLM.from_pretrained(hr_lr, dtype=torch.float32),
+        AutoModelForSeq2SeqLM.from_pretrained(hr_lr, dtype=torch.float32, use_safetensors=True),
         AutoTokenizer.from_pretrained(hr_lr),
         held_out_translations,
     )
