@@ -11,7 +11,8 @@ import pytest
 from tall_hf.microworld import World, component_path
 
 
-GRID = Path(__file__).parents[2] / "examples" / "sweeps" / "smoke.yaml"
+ROOT = Path(__file__).parents[2]
+GRID = ROOT / "examples" / "sweeps" / "smoke.yaml"
 
 
 @pytest.mark.slow
@@ -36,3 +37,11 @@ def test_the_smoke_grid_from_text_to_table(tmp_path):
     assert (tmp_path / "out" / "report.png").stat().st_size > 5000
     again = subprocess.run([*command, "--list"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "missing" not in again.stdout and "failed" not in again.stdout
+    # What a step of each row takes, of the same folder.
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    timing = [sys.executable, "-m", "benchmarks.sweep_steps", str(GRID), "--output", "out", "--repeats", "1"]
+    subprocess.run(
+        [*timing, "--json", "steps.json"], cwd=tmp_path, env={**environment, "PYTHONPATH": python_path}, check=True
+    )
+    seconds = json.loads((tmp_path / "steps.json").read_text("utf-8"))["seconds"]
+    assert set(seconds) == set(rows) and all(one > 0 for one in seconds.values())
