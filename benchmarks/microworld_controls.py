@@ -26,7 +26,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import math
 import random
 import tempfile
 import time
@@ -39,6 +38,7 @@ from transformers.utils import logging
 from tall_hf import compose
 from tall_hf.components import ROLES
 from tall_hf.files import atomic_write
+from tall_hf.measuring.statistics import load_metric
 from tall_hf.microworld import LANGUAGES, World, components_folder
 from tall_hf.microworld.demo import Recipe, majority_words, predict_words, train_adapters, training_rows, translate
 from tall_hf.microworld.vocabulary import OPENERS
@@ -134,14 +134,6 @@ def chance_level(world: World, relation: str, seeds: int) -> float:
     return sum(rates) / len(rates)
 
 
-def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """95% interval of a share."""
-    share = right / asked
-    centre = share + z * z / (2 * asked)
-    spread = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return max(0.0, centre - spread) / (1 + z * z / asked), (centre + spread) / (1 + z * z / asked)
-
-
 def report(world: World, runs: list[dict], seeds: int) -> str:
     """The markdown table of all seeds together, and whether the controls stay at chance."""
     columns = [column for column in (*VARIANTS, SWAPPED) if any(column in run for run in runs)]
@@ -158,7 +150,7 @@ def report(world: World, runs: list[dict], seeds: int) -> str:
         chance = chance_level(world, name, seeds)
         cells = []
         for column, (right, asked) in totals.items():
-            low, high = wilson(right, asked)
+            low, high = load_metric().wilson_interval(right / asked, asked)
             cells.append(f"{right / asked:.3f} [{low:.3f}, {high:.3f}]")
             if column in CONTROLS and not (low <= chance <= high or high < 2 * chance):
                 too_good.append(f"{column} on {name}")
@@ -187,6 +179,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--output", type=Path, default=Path("outputs/microworld_controls"), help="folder for the runs")
     options = parser.parse_args()
+    load_metric()  # what is missing is missed now, not after hours of training
     variants = VARIANTS if "all" in options.variants else options.variants
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The encoder -> LLM model on a village of the little world: LangBridge against both fusions of all layers, and MindMerger's mapping,
-# trained on English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
-#   bash examples/fusion_microworld.sh [FOLDER] [SEEDS] [SPLIT]      # seeds such as "0 1 2"; validation to choose settings, else test
+# The encoder -> LLM model on a village of the little world: LangBridge against both fusions of all layers, and MindMerger's
+# mapping, trained on English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
+#   bash examples/fusion_microworld.sh [FOLDER] [SEEDS] [SPLIT]
+# Seeds are such as "0 1 2" (0); the split is test, or validation to choose settings by.
 # Killed, the same command goes on where it stopped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,7 +10,8 @@ out=${1:-outputs/microworld-fusion}
 seeds=${2:-0}
 split=${3:-test}
 mkdir -p "$out"
-[ -e "$out/village/README.md" ] || python -m tall_hf.microworld.build --output "$out/village" --multilingual he tr en --village --jobs 1
+[ -e "$out/village/README.md" ] || python -m tall_hf.microworld.build --output "$out/village" \
+    --multilingual he tr en --village --jobs 1
 python "$here/microworld_questions.py" "$out/questions" --village
 
 models=()
@@ -29,4 +31,5 @@ for seed in $seeds; do
         models+=("$name-$seed=$run/trained/model")
     done
 done
-tall fusion evaluate "${models[@]}" --task "$out/questions/microworld.yaml" --split "$split" --batch-size 64 --output "$out/$split"
+tall fusion evaluate "${models[@]}" --task "$out/questions/microworld.yaml" --split "$split" --batch-size 64 \
+    --output "$out/$split"

@@ -114,7 +114,7 @@ class Translators:
 
     Attributes:
         language, pivot: the two.
-        lr_hr, hr_lr: OPUS-MT repositories out of the language and back into it, those to try first before.
+        lr_hr, hr_lr: OPUS-MT repositories out of the language and back into it, in the order to try them.
         asked: whether the Hub was asked.
     """
 

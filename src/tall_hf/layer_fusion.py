@@ -72,9 +72,8 @@ def compose_layer_fusion(
     config = LayerFusionConfig(**part_configs, components=components, **config_switches)
     tokenizers = {role: load_tokenizer(part, token) for role, part in parts.items()}
     if source_lang is not None and needs_language(tokenizers["encoder"]):
-        language_id(
-            tokenizers["encoder"], source_lang
-        )  # the tokenizer itself would pass over one that it does not know
+        # The tokenizer itself would pass over one that it does not know.
+        language_id(tokenizers["encoder"], source_lang)
     for role, part in parts.items():
         size = getattr(config, f"{role}_config").get_text_config().vocab_size
         check_vocabulary(part, tokenizers[role], size)

@@ -10,11 +10,14 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from transformers.pipelines import SUPPORTED_TASKS
 
-from tall_hf import TALLForCausalLM, TALLProcessor, publishing
+from tall_hf import TALLConfig, TALLForCausalLM, TALLProcessor, publishing
 from tall_hf.cards import model as model_module
 from tall_hf.cards import model_card
+from tall_hf.cards.evidence import Training
+from tall_hf.cards.page import training_view
 from tall_hf.cards.predictions import Prediction
 from tall_hf.data import CorpusSettings, prepare
+from tall_hf.data.collator import LOSS_POSITIONS
 from tall_hf.microworld import component_path
 from tall_hf.training.light import save_light
 
@@ -124,6 +127,19 @@ def test_where_checkpoints_are_gone_the_settings_are_those_beside_the_model(copi
     for checkpoint in copied.run.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     assert "| learning rate | 0.001 |" in model_card(copied.run, repo_id=REPO, language="he").text
+
+
+@pytest.mark.parametrize("positions", LOSS_POSITIONS)
+def test_where_the_loss_was_is_said_in_words(positions):
+    settings = {"loss_positions": positions, "last_n": 3 if positions == "last_n" else None}
+    settings |= {"unfreeze_learning_rate": 1e-4}
+    view = training_view(
+        Training(settings, {"global_step": 4, "log_history": []}, {}), TALLConfig(), "last_word_accuracy"
+    )
+    rows = dict(row.strip("| ").split(" | ") for row in view["settings"].splitlines())
+    assert rows["loss on"] != positions and "{" not in rows["loss on"]
+    assert positions != "last_n" or rows["loss on"] == "the last 3 tokens"
+    assert rows["learning rate of the unfrozen layers"] == "0.0001"
 
 
 def test_results_of_another_model_are_refused(copied):

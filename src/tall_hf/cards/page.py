@@ -21,6 +21,7 @@ _SETTINGS = {
     "alignment_learning_rate": "learning rate of the alignments",
     "gate_learning_rate": "learning rate of the gate",
     "fusion_learning_rate": "learning rate of the source fusion",
+    "unfreeze_learning_rate": "learning rate of the unfrozen layers",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up",
     "weight_decay": "weight decay",
@@ -34,6 +35,7 @@ _SETTINGS = {
 _LOSS_POSITIONS = {
     "last_token": "the last token",
     "last_word": "the last word",
+    "last_n": "the last {last_n} tokens",
     "continuation": "every word that the source side has not read",
     "all": "every word",
 }
@@ -103,7 +105,7 @@ def training_view(training: Training | None, config: PreTrainedConfig, accuracy_
     if settings.get("processes") == 1:
         del settings["processes"]
     if settings.get("loss_positions") in _LOSS_POSITIONS:
-        settings["loss_positions"] = _LOSS_POSITIONS[settings["loss_positions"]]
+        settings["loss_positions"] = _LOSS_POSITIONS[settings["loss_positions"]].format_map(settings)
     metrics = training.metrics
     accuracy = metrics.get(f"eval_{accuracy_name}")
     return {

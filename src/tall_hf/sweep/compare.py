@@ -25,8 +25,8 @@ class EqualTime(NamedTuple):
 
     Attributes:
         seconds: after which all seeds of the fastest row had ended.
-        of_processor: whether they are the processor's, which other work on the machine lengthens far less than the clock's: where all trainings
-            that are compared ran on one thread without an accelerator. Else the clock's.
+        of_processor: whether they are the processor's, which other work on the machine lengthens far less than the clock's;
+            they are if every training that is compared ran on one thread without an accelerator.
     """
 
     seconds: float

@@ -54,8 +54,8 @@ def pretrain_alignments(
     Alignment 1 learns on the stage-1 states of the truncated sentences. Alignment 2 learns on the frozen LLM's states of
     the translations with the bridge at its start, that is, with the LLM's own embeddings: what the LLM writes behind an
     untrained custom decoder 1 is no language, and behind a gated bridge, slightly open, it is nearly this. (With the
-    "concat" bridge the source states would stand before the translation; they are left out for the same reason.) With the
-    bridge "none" there is no alignment 1.
+    "concat" bridge the source states would stand before the translation; they are left out for the same reason. What the LLM
+    would write behind the translation, with `look_ahead`, is left out too.) With the bridge "none" there is no alignment 1.
 
     The states are computed batch by batch and not kept: at the paper's sizes those of 256,000 sentences would take about
     10 GB for each alignment, in half precision. The autoencoders train in float32 whatever the model's dtype.

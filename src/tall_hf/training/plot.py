@@ -81,7 +81,8 @@ def plot_layer_weights(weights: list["LayerWeight"], path: str | Path) -> Path:
     axes = figure.subplots()
     numbers = range(1, len(weights) + 1)
     axes.bar(numbers, [one.mean for one in weights], yerr=[one.std for one in weights], capsize=3)
-    axes.axhline(1 / len(weights), color="grey", linestyle="--", label="at the start")
+    # Where a global fusion starts; that of each token starts at random weights.
+    axes.axhline(1 / len(weights), color="grey", linestyle="--", label="equal weights")
     axes.set(xlabel="layer of the source encoder", ylabel="weight", xticks=numbers)
     axes.legend()
     return save_png(figure, path)
