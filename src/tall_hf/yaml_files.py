@@ -18,6 +18,25 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# No setting is a date, and a folder or a run may be called by one.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+
+
+def read_value(text: str) -> Any:
+    """What a value by itself says in such a file.
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is not YAML: {error}") from error
+
+
 def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
     """What a YAML file sets, by name; an empty file sets nothing.
 

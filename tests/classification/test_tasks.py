@@ -23,7 +23,7 @@ def test_a_label_is_written_as_its_number_or_its_name(value, label):
     assert TASKS["xnli"].verbalize(value) == label
 
 
-@pytest.mark.parametrize("value", [-1, 3, None, "", "maybe", [0], "true"])
+@pytest.mark.parametrize("value", [-1, 3, None, "", "maybe", [0], "true", True, False])
 def test_an_unknown_label_is_none(value):
     assert TASKS["xnli"].verbalize(value) is None
 

@@ -1,5 +1,6 @@
 """Grids as users write them: what rows take over, what they become, and every way to get one wrong."""
 
+import datetime
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ from tall_hf.components import ROLES
 from tall_hf.microworld import component_path
 from tall_hf.sweep.grid import read_grid
 from tall_hf.sweep.stages import build_stages, check_parts
+from tall_hf.training.run import TALLRun
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "sweeps"
@@ -79,6 +81,14 @@ def test_options_become_the_arguments_that_their_commands_read(grid):
         'run_name="null"',
         'unfreeze=["a"]',
     ]
+
+
+def test_texts_that_yaml_reads_otherwise_reach_the_training_as_they_are(grid):
+    texts = {"lora_target_modules": "[qv]_proj", "run_name": "2026-01-01", "lora_r": 2}
+    read = grid({"a": {"train": texts}})
+    overrides = TALLRun.read_command_line(read.arguments("train", read.rows["a"].options["train"]))[1]
+    settings, args = TALLRun.read_settings(None, model="m", dataset="d", output_dir="o", **overrides)
+    assert (settings.lora_target_modules, args.run_name) == ("[qv]_proj", "2026-01-01")
 
 
 def test_environment_variables_are_filled_in(grid, monkeypatch):
@@ -211,6 +221,25 @@ def test_overlap_is_looked_for_in_the_text_prepared_with_whole_sentences(grid):
             {},
             "`train` of the row 'a': `lora_alpha` is a setting of LoRA, which is off",
         ),
+        ({"a": {"train": {"lora_r": 0}}}, {}, "`train` of the row 'a': LoRA needs r of at least 1"),
+        ({"a": {"train": {"lora_r": 4, "lora_dropout": 1.5}}}, {}, "LoRA needs r of at least 1"),
+        (
+            {"a": {"train": {"unfreeze": [5]}}},
+            {},
+            "`train` of the row 'a': `unfreeze` must be a list of modules' names",
+        ),
+        ({"a": {"train": {"max_steps": datetime.date(2026, 1, 1)}}}, {}, "`max_steps` must be int, got '2026-01-01'"),
+        ({"a": {"evaluate": {"batch_size": -1}}}, {}, "`evaluate` of the row 'a': Invalid value for '--batch-size'"),
+        (
+            {"a": {"compose": {"alignment_type": "linear"}, "pretrain_alignment": True}},
+            {},
+            "the row 'a' pretrains alignments of the type 'linear', and only those of the type 'mlp' are",
+        ),
+        (
+            {"a": {"seeds": [2**32]}},
+            {},
+            "`seeds` of the row 'a' must be a list of different whole numbers below 2**32",
+        ),
         ({"a": {"train": {"report_to": ["nobody"]}}}, {}, "`train` of the row 'a': `report_to` names 'nobody'"),
         ({"a": {"prepare": {"min_words": 9, "max_words": 5}}}, {}, "`prepare` of the row 'a': `min_words` must be at"),
         (
@@ -252,7 +281,11 @@ def test_overlap_is_looked_for_in_the_text_prepared_with_whole_sentences(grid):
             "starts from 'b' with the same seed, but that one is not trained with seed 1",
         ),
         ({"a": {"seeds": 3}}, {}, "`seeds` of the row 'a' must be a list of different whole numbers"),
-        ({"a": {}}, {"seeds": [1, 1]}, "`seeds` must be a list of different whole numbers, such as [0, 1, 2]"),
+        (
+            {"a": {}},
+            {"seeds": [1, 1]},
+            "`seeds` must be a list of different whole numbers below 2**32, such as [0, 1, 2]",
+        ),
         ({"a": {}}, {"control": "z"}, "`control` names 'z', which is no row"),
         ({"a": {}}, {"control": ["a"]}, "`control` names ['a'], which is no row"),
         ({"a": {"axes": {"bridge": ["none"]}}}, {}, "an axis is written SECTION.OPTION, such as compose.bridge"),

@@ -179,6 +179,13 @@ def test_one_process_of_a_launcher_leaves_nothing_of_it_to_its_commands(monkeypa
     assert not {"RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "ACCELERATE_USE_CPU"} & set(os.environ)
 
 
+def test_a_process_that_is_not_told_which_it_is_says_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2, but no RANK says which"):
+        launch.join_launch()
+
+
 def test_attempts_add_up_unless_the_command_has_changed(tmp_path):
     code = "import sys, time; sum(range(3_000_000)); time.sleep(0.15); sys.exit(1)"
     processor_seconds = []

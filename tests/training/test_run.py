@@ -291,6 +291,7 @@ def test_flags_go_before_the_file(tmp_path):
     [
         ("learning_rat: 1", "Unknown setting 'learning_rat'. Did you mean `learning_rate`"),
         ("qwertyuiop: 1", "Unknown setting 'qwertyuiop'"),
+        ("max_steps: 2026-01-01", "`max_steps` must be int, got '2026-01-01'"),
         ("learning_rate: fast", "`learning_rate` must be float, got 'fast'"),
         ("max_steps: 1.5", "`max_steps` must be int, got 1.5"),
         ("seed: true", "`seed` must be int, got True"),
@@ -311,7 +312,15 @@ def test_bad_files_are_named(tmp_path, text, message):
     assert message in str(error.value)
 
 
+def test_a_date_is_a_name_and_no_date(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: m\ndataset: d\noutput_dir: 2026-01-01\n")
+    args = TALLRun.read_settings(tmp_path / "config.yaml", run_name="2026-01-02", use_cpu=True)[1]
+    assert (args.output_dir, args.run_name) == ("2026-01-01", "2026-01-02")
+
+
 def test_bad_command_lines_are_named():
+    with pytest.raises(ValueError, match=r"'\[qv\]_proj' is not YAML"):
+        TALLRun.read_settings(None, **NEEDED, lora_target_modules="[qv]_proj")
     with pytest.raises(ValueError, match="one configuration file"):
         TALLRun.read_command_line(["a.yaml", "b.yaml"])
     with pytest.raises(ValueError, match="name=value"):

@@ -153,6 +153,13 @@ def test_only_positions_with_a_loss_reach_the_head_in_training(trainer, position
     made.train()
     assert counts == learned
     assert len(counts) == 4
+    rows = [made.train_dataset[i] for i in range(16)]
+    totals = {
+        one: int((LastTokenCollator(made.processing_class, one, n)(rows)["labels"] != -100).sum())
+        for one, n in (("last_token", None), ("last_word", None), ("last_n", 2), ("all", None))
+    }
+    # Four steps of four rows are all of them, and every setting learns another number of tokens.
+    assert sum(learned) == totals[positions] and len(set(totals.values())) == 4
     counts.clear()
     made.evaluate()
     labels = made.data_collator([made.eval_dataset[i] for i in range(4)])["labels"]

@@ -72,6 +72,7 @@ def test_layers_in_another_dtype_need_mixed_precision(trainer):
     [
         ("layers.-1", "begin with source_encoder, llm, decoder, lm_head, got 'layers.-1'"),
         ("decoder.layers.9", "decoder.layers has no '9'; it has 0, 1"),
+        ("decoder.layers.²", "decoder.layers has no '²'; it has 0, 1"),
         ("llm.h.0", "llm has no 'h'; it has embed_tokens, layers, norm"),
         ("llm.rotary_emb", "no weights to train"),
     ],
@@ -86,6 +87,12 @@ def test_lora_and_unfreezing_exclude_each_other(fresh):
     model, _ = fresh("gated")
     with pytest.raises(ValueError, match="unfrozen or have LoRA, not both"):
         unfreeze(add_lora(model, r=2), ["decoder.layers.0"])
+
+
+@pytest.mark.parametrize("wrong", ["decoder.layers.0", [5], [["decoder"]]])
+def test_what_is_no_list_of_names_is_refused(arguments, wrong):
+    with pytest.raises(ValueError, match="`unfreeze` must be a list of modules' names"):
+        arguments(unfreeze=wrong)
 
 
 def test_a_rate_without_layers_is_refused(arguments):

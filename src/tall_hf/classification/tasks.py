@@ -91,7 +91,8 @@ class ClassificationTask:
 
     def verbalize(self, value: Any) -> str | None:
         """The label for what stands in the label column; None if there is no such label."""
-        if isinstance(value, str | int) and value in self.labels:
+        # Python counts True among the integers.
+        if isinstance(value, str | int) and not isinstance(value, bool) and value in self.labels:
             return self.labels[value]
         # Files without types hold numbers as text, and some datasets names in place of numbers.
         text = str(value).strip().lower()

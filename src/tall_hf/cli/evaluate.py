@@ -45,11 +45,12 @@ def register(app: typer.Typer):
         ] = None,
         group_column: Annotated[str | None, typer.Option(help="Column by which the report also splits.")] = None,
         max_questions: Annotated[
-            int | None, typer.Option(help="Draw so many sentences, the same ones each time.")
+            int | None, typer.Option(min=1, help="Draw so many sentences, the same ones each time.")
         ] = None,
         strip_niqqud: Annotated[bool, typer.Option(help="Remove Hebrew vowel points, as `tall prepare` did.")] = False,
         exclude_overlap: Annotated[
-            int | None, typer.Option(help="Leave out sentences that share so many words in a row with the dataset.")
+            int | None,
+            typer.Option(min=1, help="Leave out sentences that share so many words in a row with the dataset."),
         ] = None,
         llm: Annotated[
             str | None, typer.Option(help="The language model with its head; that of the TALL if not given.")
@@ -67,8 +68,8 @@ def register(app: typer.Typer):
         budget_batch_size: Annotated[
             int | None, typer.Option(min=1, help="Sentences in each of these steps; 16 if not given.")
         ] = None,
-        batch_size: Annotated[int, typer.Option(help="Questions in a batch.")] = 32,
-        top_k: Annotated[int, typer.Option(help="Words an approach may propose.")] = 5,
+        batch_size: Annotated[int, typer.Option(min=1, help="Questions in a batch.")] = 32,
+        top_k: Annotated[int, typer.Option(min=1, help="Words an approach may propose.")] = 5,
         seed: Annotated[int, typer.Option(help="Of what approaches draw at random.")] = 0,
         dtype: Annotated[EvaluationDtype, typer.Option(help="auto is bfloat16 where an accelerator has it.")] = "auto",
         user_approach: Annotated[

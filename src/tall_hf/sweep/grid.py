@@ -1,5 +1,6 @@
 """The grid of a sweep, as a user writes it in YAML: rows that differ in options of the single commands, and their seeds."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-import yaml
 
 from tall_hf.data.corpus import CorpusSettings
 from tall_hf.files import is_plain_name
+from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.training.arguments import TALLTrainingArguments
 from tall_hf.training.run import TALLRun, TALLRunSettings, check_truncation
-from tall_hf.yaml_files import read_mapping
+from tall_hf.yaml_files import read_mapping, read_value
 
 
 # The commands whose options a grid sets, as its sections are called; `train` takes the settings of `tall train`.
@@ -152,6 +153,13 @@ class _Reader:
                     "`pretrain_alignment: false` in it."
                 )
             options["compose"] = None
+        elif options["pretrain_alignment"] is not None:
+            kind = options["compose"].get("alignment_type") or TALLConfig.alignment_type
+            if kind != "mlp":
+                raise ValueError(
+                    f"{self.path}: the row {name!r} pretrains alignments of the type {kind!r}, and only those of the type 'mlp' "
+                    "are; set `pretrain_alignment: false` in it."
+                )
         return Row(name, settings["seeds"], source, options)
 
     def _settings(self, name: str, takers: tuple[str, ...]) -> dict[str, Any]:
@@ -251,7 +259,11 @@ def _expand(written: dict, path: str) -> tuple[dict[str, dict], dict[str, list[s
 
 def _as_yaml(value: Any) -> str:
     """A value as `tall train --set` reads it back; a text as it is, where that is how it is read."""
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # a regular expression may be no YAML
+            if read_value(value) == value:
+                return value
+    return json.dumps(value)
 
 
 def _label(value: Any) -> str:
@@ -262,9 +274,11 @@ def _label(value: Any) -> str:
 def _seeds(value: Any, where: str) -> tuple[int | None, ...]:
     if value is None:
         return (None,)
-    is_list = isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value)
+    is_list = isinstance(value, list) and value and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
     if not is_list or len(set(value)) < len(value):
-        raise ValueError(f"{where} must be a list of different whole numbers, such as [0, 1, 2], got {value!r}.")
+        raise ValueError(
+            f"{where} must be a list of different whole numbers below 2**32, such as [0, 1, 2], got {value!r}."
+        )
     return tuple(value)
 
 

@@ -54,6 +54,11 @@ def join_launch() -> Launch:
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     launch = Launch()
     if world_size > 1:
+        if "RANK" not in os.environ:
+            raise ValueError(
+                f"WORLD_SIZE is {world_size}, but no RANK says which of these processes this is. Start them by `torchrun` or "
+                "`accelerate launch`, or unset WORLD_SIZE."
+            )
         rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
         ids = [uuid.uuid4().hex]
         torch.distributed.init_process_group("gloo", timeout=timedelta(minutes=30))

@@ -184,6 +184,12 @@ class TALLTrainingArguments(AdapterTrainingArguments):
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
         _check_number("gate_learning_rate", self.gate_learning_rate, 0)
         _check_number("unfreeze_learning_rate", self.unfreeze_learning_rate, 0)
+        if self.unfreeze is not None and not (
+            isinstance(self.unfreeze, list) and all(isinstance(name, str) for name in self.unfreeze)
+        ):
+            raise ValueError(
+                f"`unfreeze` must be a list of modules' names, such as ['decoder.layers.-1'], got {self.unfreeze!r}."
+            )
         if self.unfreeze_learning_rate is not None and not self.unfreeze:
             raise ValueError("`unfreeze_learning_rate` has nothing to train: set `unfreeze`, or leave it out.")
         _check_number("loss_curriculum", self.loss_curriculum, 0)

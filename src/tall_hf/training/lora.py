@@ -61,10 +61,7 @@ def add_lora(
         raise ValueError(
             f"The model has LoRA already ({model.config.lora}); merge it first, with `merge_lora(model)`."
         )
-    if r < 1 or alpha <= 0 or not 0 <= dropout < 1:
-        raise ValueError(
-            f"LoRA needs r of at least 1, alpha above 0 and dropout in [0, 1); got {r=}, {alpha=}, {dropout=}."
-        )
+    check_lora(r, alpha, dropout)
     dtype = model.dtype
     parts = [(model.encoder.llm, target_modules)] + ([(model.decoder, None)] if decoder else [])
     for part, targets in parts:
@@ -83,6 +80,14 @@ def add_lora(
         "decoder": decoder,
     }
     return model
+
+
+def check_lora(r: int, alpha: float, dropout: float) -> None:
+    """ValueError for settings of LoRA that are out of range."""
+    if r < 1 or not alpha > 0 or not 0 <= dropout < 1:
+        raise ValueError(
+            f"LoRA needs r of at least 1, alpha above 0 and dropout in [0, 1); got {r=}, {alpha=}, {dropout=}."
+        )
 
 
 def merge_lora(model: TALLForCausalLM) -> TALLForCausalLM:

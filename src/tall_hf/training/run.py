@@ -8,7 +8,7 @@ from tall_hf.kinds import TALL
 
 from .adapter_run import TrainingRun
 from .arguments import TALLTrainingArguments
-from .lora import add_lora, merge_lora
+from .lora import add_lora, check_lora, merge_lora
 from .settings import RunSettings
 from .trainer import TALLTrainer
 from .unfreezing import unfreeze
@@ -39,7 +39,9 @@ class TALLRun(TrainingRun):
         settings = self.settings
         if self.args.unfreeze and settings.lora_r is not None:
             raise ValueError("Set `lora_r` or `unfreeze`: layers are unfrozen or have LoRA, not both.")
-        if settings.lora_r is None:
+        if settings.lora_r is not None:
+            check_lora(settings.lora_r, settings.lora_alpha, settings.lora_dropout)
+        else:
             defaults = TALLRunSettings(settings.model, settings.dataset, settings.attn_implementation)
             useless = [
                 f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name)

@@ -7,9 +7,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 
-import yaml
-
-from tall_hf.yaml_files import read_mapping
+from tall_hf.yaml_files import read_mapping, read_value
 
 from .arguments import AdapterTrainingArguments
 
@@ -46,7 +44,7 @@ def read_settings(
     """
     values = {} if config is None else read_mapping(config)
     for name, value in overrides.items():
-        values[name] = yaml.safe_load(value) if isinstance(value, str) else value
+        values[name] = read_value(value) if isinstance(value, str) else value
     targets = (settings_class, arguments_class)
     known = {f.name for target in targets for f in dataclasses.fields(target) if f.init}
     for name in values:

@@ -63,7 +63,7 @@ def _find(roots: dict[str, tuple[str, nn.Module]], name: str) -> tuple[str, nn.M
         children = dict(module.named_children())
         if (
             isinstance(module, nn.ModuleList)
-            and key.removeprefix("-").isdigit()
+            and key.removeprefix("-").isdecimal()
             and -len(module) <= int(key) < len(module)
         ):
             key = str(int(key) % len(module))
