@@ -36,6 +36,7 @@ def compose(
     llm: str | os.PathLike,
     hr_lr: str | os.PathLike,
     *,
+    source_bridge: str = "gated",
     source_lang: str | None = None,
     pivot_lang: str | None = None,
     dtype: torch.dtype | str = torch.float32,
@@ -54,6 +55,7 @@ def compose(
             `@revision`. Marian (OPUS-MT), M2M100, NLLB or mBART.
         llm: the language model; its head is not used.
         hr_lr: translator back into the low-resource language.
+        source_bridge: of TALLConfig, whose own default is the paper's "marian"; the gated bridge is what learned best (docs/results.md).
         source_lang: code of the low-resource language, where a translator needs one (such as `heb_Hebr` for NLLB).
         pivot_lang: code of the high-resource language, likewise (`eng_Latn`).
         dtype: one dtype for all parts.
@@ -65,7 +67,7 @@ def compose(
             translator's decoder where the widths agree, instead of from noise (the paper).
         leave_out_llm: keep the LLM's token embeddings and final norm, and none of its layers: the control for what a TALL
             owes to its LLM (`tall_hf.evaluation.approaches.translator_only`).
-        config_switches: further fields of TALLConfig, such as `source_bridge="gated"`.
+        config_switches: further fields of TALLConfig, such as `source_fusion="global_softmax"`.
 
     Returns:
         The model, in evaluation mode, and its processor.
@@ -89,7 +91,7 @@ def compose(
     components = {role: {"name_or_path": part.name_or_path, "revision": part.revision} for role, part in parts.items()}
     if leave_out_llm:
         _leave_out_layers(part_configs["llm_config"])
-    config = TALLConfig(**part_configs, components=components, **config_switches)
+    config = TALLConfig(**part_configs, components=components, source_bridge=source_bridge, **config_switches)
     tokenizers = {role: load_tokenizer(part, token) for role, part in parts.items()}
     _check_vocabularies(parts, tokenizers, config)
     _check_source_language(tokenizers["lr_hr"], source_lang)

@@ -63,7 +63,7 @@ def compose(
             help="How the source reaches the LLM: custom decoder 1 writes what it reads (marian, the paper) or adds to it "
             "behind a gate (gated), source states stand before the translation (concat), or not at all (none)."
         ),
-    ] = "marian",
+    ] = "gated",
     source_fusion: Annotated[
         Fusion,
         typer.Option(help="Layers of the source encoder: the last, or all, weighed in one of two learned ways."),
@@ -97,7 +97,7 @@ def compose(
     """Join two translators and a language model into a TALL with fresh adapters.
 
     Example: tall compose --lr-hr Helsinki-NLP/opus-mt-tc-big-he-en --llm Qwen/Qwen2.5-0.5B
-    --hr-lr Helsinki-NLP/opus-mt-en-he --bridge gated --output outputs/hebrew
+    --hr-lr Helsinki-NLP/opus-mt-en-he --output outputs/hebrew
     """
     with user_errors():
         saving.check_output(output)
