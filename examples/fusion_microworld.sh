@@ -2,8 +2,9 @@
 # The encoder -> LLM model on a village of the little world: LangBridge against both fusions of all layers, and MindMerger's
 # mapping, trained on English alone and asked in English, Hebrew and Turkish about people whom only the language model knows.
 #   bash examples/fusion_microworld.sh [FOLDER] [SEEDS] [JOBS]
-# Seeds are such as "0 1 2" (0); JOBS trainings run at a time (1). Each kind is trained with three pairs of learning rates, its own and the fusion's;
-# the pair that answers most of the validation people's questions, over languages and seeds, is asked about the test people.
+# Seeds are such as "0 1 2" (0); JOBS trainings run at a time (1). LangBridge and the fusions are trained with three pairs of
+# learning rates each, of the mapping and of the fusion; the pair that answers most of the validation people's questions, over languages
+# and seeds, is asked about the test people.
 # Killed, the same command goes on where it stopped.
 set -euo pipefail
 export here=$(cd "$(dirname "$0")" && pwd)
@@ -25,7 +26,8 @@ compose() {  # KIND SEED
     esac
     [ -e "$out/$1-$2/composed/config.json" ] || tall fusion compose --encoder "$out/village/many_en" \
         --llm "$out/village/llm" "${options[@]}" --seed "$2" --output "$out/$1-$2/composed"
-    tall fusion prepare "$out/$1-$2/composed" --task "$out/questions/microworld.yaml" --validation-share 0.05 --output "$out/rows"
+    [ -e "$out/rows/fusion_rows.json" ] || tall fusion prepare "$out/$1-$2/composed" --task "$out/questions/microworld.yaml" \
+        --validation-share 0.05 --output "$out/rows"
 }
 
 train() {  # KIND SEED RATE FUSION_RATE
@@ -43,7 +45,8 @@ for seed in $seeds; do
         case $kind in
             # The paper's rate of a fusion is 0.00003.
             *_softmax) pairs=("0.005 0.001" "0.005 0.00003" "0.0015 0.00003") ;;
-            *) pairs=("0.005 0.001" "0.0015 0.001" "0.015 0.001") ;;
+            langbridge) pairs=("0.005 0.001" "0.0015 0.001" "0.015 0.001") ;;
+            *) pairs=("0.005 0.001") ;;
         esac
         for pair in "${pairs[@]}"; do
             trainings+=("$kind $seed $pair")
