@@ -119,6 +119,45 @@ def test_what_a_mapping_could_do_is_measured_without_training(tmp_path, capsys, 
     assert len(shares) == 5 + 3 * 3 + 4
 
 
+def test_settings_are_chosen_by_their_mean_over_languages_and_seeds(tmp_path, capsys, monkeypatch):
+    # Two people with two questions each; by model and language, which of the four are right.
+    right = {
+        "last_0.005_0.001-0": {"en": "1111", "he": "0000"},
+        "last_0.005_0.001-1": {"en": "0000", "he": "0000"},
+        "last_0.001_0.001-0": {"en": "1100", "he": "1100"},
+        "last_0.001_0.001-1": {"en": "1100", "he": "1000"},
+        "token_softmax_0.005_0.00003-0": {"en": "0000", "he": "1000"},
+        "token_softmax_0.005_0.00003-1": {"en": "1110", "he": "1000"},
+    }
+    results = {"split": "test", "models": {name: f"out/{name}" for name in right}, "languages": {}}
+    results["task"] = {"data_files": str(tmp_path / "{language}-{split}.jsonl")}
+    for language in ("en", "he"):
+        rows = [json.dumps({"relation": relation}) + "\n" for relation in ("city", "food") * 2]
+        (tmp_path / f"{language}-test.jsonl").write_text("".join(rows), encoding="utf-8")
+        models = results["languages"][language] = {"models": {}}
+        for name, answers in right.items():
+            questions = [{"answer": "a", "prediction": "a" if one == "1" else "b"} for one in answers[language]]
+            (tmp_path / f"{name}-{language}.json").write_text(json.dumps({"questions": questions}), encoding="utf-8")
+            models["models"][name] = {"predictions": f"{name}-{language}.json"}
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+
+    def lines(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fusion_table.py", str(tmp_path), *arguments])
+        runpy.run_path(str(EXAMPLES / "fusion_table.py"), run_name="__main__")
+        return capsys.readouterr().out.strip().splitlines()
+
+    # 7 of 16 beside 4, and the only one of its kind.
+    assert lines("--best") == [
+        *(f"last_0.001_0.001-{seed}=out/last_0.001_0.001-{seed}" for seed in (0, 1)),
+        *(f"token_softmax_0.005_0.00003-{seed}=out/token_softmax_0.005_0.00003-{seed}" for seed in (0, 1)),
+    ]
+    table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines()[3:]}
+    # Both people have been asked, and both seeds gave one of them alone: every draw of people counts.
+    assert table["last"][1:3] == ["0.001", ""] and table["last"][3] == "50.0 [0.0, 100.0] (50.0, 50.0)"
+    assert table["token_softmax"][2] == "0.00003" and table["token_softmax"][4].endswith("(25.0, 25.0)")
+    assert table["token_softmax"][-1] == "31.2"
+
+
 def test_the_card_of_a_saved_tall_is_printed(composed, tmp_path, capsys, monkeypatch):
     publishing.save(*composed(), tmp_path / "tall")
     arguments = [str(tmp_path / "tall"), "org/tall", "--language", "he", "--example", "דנה גרה"]
