@@ -63,4 +63,4 @@ def test_the_command_composes_one(part_folders, tmp_path):
     assert result.exit_code == 0, result.output
     model = TALLForCausalLM.from_pretrained(tmp_path / "made")
     assert not has_llm_layers(model.config)
-    assert model.config.source_bridge == "marian"
+    assert model.config.source_bridge == "gated"
