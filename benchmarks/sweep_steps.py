@@ -80,6 +80,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         stages, trainings = build_stages(grid, options.output)
         done = {stage.name for stage in stages if is_done(options.output, stage)}
         first = [trained for trained in trainings if trained.seed == grid.rows[trained.row].seeds[0]]
+        control = next(trained for trained in first if trained.row == grid.control)
+        if not done.issuperset(control.train.needs):
+            parser.error(
+                f"{options.output}: the control, {grid.control}, is not composed and prepared there yet; run tall sweep first."
+            )
         for trained in tqdm(first, desc="Loading rows"):
             if done.issuperset(trained.train.needs):
                 rows[trained.row] = Steps(trained, Path(folder, trained.row))

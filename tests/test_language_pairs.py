@@ -63,6 +63,14 @@ def test_an_unknown_language_is_named(text, hint):
     assert f"{text!r} is no language known here" in str(error.value) and hint in str(error.value)
 
 
+def test_a_script_that_is_not_there_does_not_become_another():
+    with pytest.raises(
+        ValueError, match="'srp_Latn': NLLB-200 does not have this language in that script, but as srp_Cyrl"
+    ):
+        find_language("srp_Latn")
+    assert find_language("br_Latn").nllb == ()  # not in NLLB-200 at all, and in M2M100 without a script
+
+
 def test_names_are_given_without_a_network(monkeypatch):
     found = find_translators("he")
     assert [one.repo_id for one in found.lr_hr] == [

@@ -45,8 +45,9 @@ from tall_hf.microworld.architectures import qwen2_tokenizer, train_sentencepiec
 from tall_hf.training.checkpoints import last_checkpoint
 
 
-PARTS = ("lr_hr", "hr_lr", "llm", "random_llm")
-TRANSLATORS = PARTS[:2]
+TRANSLATORS = ("lr_hr", "hr_lr")
+ROLES = (*TRANSLATORS, "llm")
+PARTS = (*ROLES, "random_llm")
 REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
 
@@ -352,7 +353,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     """Make one part in `output/part`, or keep the one that is there.
 
     Args:
-        part: one of PARTS, or a name that begins with a translator's and that the scale holds, as `hr_lr_long`.
+        part: one of PARTS, or a name that begins with a role's and that the scale holds, as `hr_lr_long`.
         settings: "language", "scale" (both as their files have them) and "seed".
         data: folder that data.py wrote.
         output: folder of the parts; an unfinished one is kept in `part.unfinished`.
@@ -364,7 +365,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     final, folder = output / part, output / f"{part}.unfinished"
     scale, seed = settings["scale"], settings["seed"]
     made_with = {"part": part, "seed": seed, "data": read_json(data / "counts.json")}
-    sizes = scale["llm"] if "llm" in part else translator_sizes(part, scale)
+    sizes = part_sizes(part, scale)
     made_with |= {"sizes": sizes, "run": scale["run"], "llm": llm}
     for path in (final / REPORT, folder / "settings.json"):
         if path.exists():
@@ -381,7 +382,7 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     run = made_with["run"]
     if part == "random_llm":
         figures = randomize_llm(llm or str(output / "llm"), folder, seed)
-    elif part == "llm":
+    elif part.startswith("llm"):
         figures = train_llm(sizes, run, data, folder, seed, clock)
     else:
         figures = train_translator(part, settings["language"], sizes, run, data, folder, seed, clock)
@@ -403,22 +404,23 @@ def build(part: str, settings: dict, data: Path, output: Path, llm: str | None =
     return final
 
 
-def translator_sizes(part: str, scale: dict) -> dict:
-    """What both translators share, what this direction has of its own, and what this part has of its own.
+def part_sizes(part: str, scale: dict) -> dict:
+    """What both translators share, what parts of its role have of their own, and what this part has of its own.
 
     Raises:
         ValueError: there is no such part.
     """
-    direction = next((name for name in TRANSLATORS if part.startswith(name)), None)
-    if direction is None or (part != direction and part not in scale):
-        raise ValueError(f"No part {part!r}: there are {', '.join(PARTS)}, and translators that the scale names.")
-    return {**scale["translator"], **scale.get(direction, {}), **scale.get(part, {})}
+    role = "llm" if part == "random_llm" else next((role for role in ROLES if part.startswith(role)), None)
+    if role is None or not (part in PARTS or part in scale):
+        raise ValueError(f"No part {part!r}: there are {', '.join(PARTS)}, and those whose sizes the scale has.")
+    shared = scale["translator"] if role in TRANSLATORS else {}
+    return {**shared, **scale.get(role, {}), **scale.get(part, {})}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, or a translator the scale names"
+        "parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, or one whose sizes the scale has"
     )
     parser.add_argument("--language", required=True, help="configuration of the language, such as he.yaml")
     parser.add_argument("--scale", required=True, help="sizes, such as cpu.yaml")

@@ -28,7 +28,7 @@ from tall_hf.sweep.queue import shown as queue_shown
 HERE = Path(__file__).parent
 ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
 _ITEM_KEYS = {
-    "row": {"row", "like", "compose", "train", "sentences", "truncation", "parts", "longer"},
+    "row": {"row", "like", "from", "compose", "train", "sentences", "truncation", "parts", "longer"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed"},
     "references": {"references", "sets"},
 }
@@ -45,9 +45,19 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
         kind = next((kind for kind in _ITEM_KEYS if kind in item), None)
         if kind is None or not set(item) <= _ITEM_KEYS[kind]:
             raise ValueError(f"{path}: {item} is no row, evaluation or references entry; grid.yaml explains them.")
-        named = [item.get("like"), item.get("without_llm"), *item.get("rows", ()), item.get("references")]
+        named = [
+            item.get("like"),
+            item.get("from"),
+            item.get("without_llm"),
+            *item.get("rows", ()),
+            item.get("references"),
+        ]
         if missing := [name for name in named if name is not None and name not in rows]:
             raise ValueError(f"{path}: {item[kind]} names the row {missing[0]!r}, which does not stand before it.")
+        if "from" in item and {"compose", "parts"} & set(item):
+            raise ValueError(
+                f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on; leave out its compose and parts."
+            )
         if kind == "row":
             base = rows.get(item.get("like"), {})
             merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train", "parts")}
@@ -97,6 +107,8 @@ def build_queue(
         return components / part, [add(f"component:{part}", command, needs)]
 
     def composed(row):
+        if "from" in row:
+            return composed(rows[row["from"]])
         found = {role: component(row["parts"].get(role, role), role) for role in ROLES}
         folder = output / "composed" / row["row"]
         command = [*TALL, "compose", "--output", folder]
@@ -124,12 +136,12 @@ def build_queue(
         return folder, add(f"prepare:{folder.name}", command, ["data", need])
 
     def trained(row):
-        model, need = composed(row)
+        model, need = trained(rows[row["from"]]) if "from" in row else composed(row)
         dataset, prepare_need = prepared(row, row.get("truncation", "last_word"))
         folder = output / "trained" / row["row"]
         command = [*TALL, "train", "--model", model, "--dataset", dataset, "--output_dir", folder, "--resume"]
         settings = {**scale["train"], **row["train"]}
-        settings["max_steps"] *= row.get("longer", 1)
+        settings["max_steps"] = round(settings["max_steps"] * row.get("longer", 1))
         for name, value in settings.items():
             command += ["--set", f"{name}={json.dumps(value)}"]
         return folder / "model", add(f"train:{row['row']}", command, [need, prepare_need])

@@ -148,15 +148,22 @@ def find_language(text: str) -> Language:
     """A language by a code or its English name: "he", "heb", "heb_Hebr", "he_IL", "iw", "Hebrew".
 
     Raises:
-        ValueError: no such language is known; the message names what is near.
+        ValueError: no such language is known, or NLLB-200 does not have it in the script that is named; the message says what
+            is near.
     """
     wanted = text.strip()
     head, *tags = re.split("[_-]", TO_LANGUAGE_CODE.get(wanted.lower(), wanted).lower())
     code = _two_letters().get(head, _REPLACED.get(head, head))
     three = _ISO_639.get(code, code)
     nllb = tuple(one for one in NLLB_CODES if one.split("_")[0] in (three, _IN_NLLB.get(three)))
-    # Who names a script means that one.
-    nllb = tuple(one for one in nllb if one.split("_")[1].lower() in tags) or nllb
+    # Who names a script, which has four letters, means that one; two letters are a country.
+    if scripts := [tag for tag in tags if len(tag) == 4]:
+        others, nllb = nllb, tuple(one for one in nllb if one.split("_")[1].lower() in scripts)
+        if others and not nllb:
+            raise ValueError(
+                f"{text!r}: NLLB-200 does not have this language in that script, but as {', '.join(others)}. Name one of these, or "
+                f"{code!r} alone; a translator that reads another script has to be looked for by hand."
+            )
     m2m100 = next((one for one in (_IN_M2M100.get(code), code) if one in M2M100_CODES["m2m100"]), None)
     mbart50 = next((one for one in MBART50_CODES if one.split("_")[0] == code), None)
     if code not in _ISO_639 and code not in _names() and not (nllb or m2m100):

@@ -218,11 +218,14 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
 
 def test_a_row_takes_another_part_for_a_role(tmp_path):
     scale = {"translator": {"steps": 10, "d_model": 8}, "hr_lr": {"d_model": 16}, "hr_lr_long": {"steps": 20}}
-    assert components.translator_sizes("hr_lr_long", scale) == {"steps": 20, "d_model": 16}
-    assert components.translator_sizes("lr_hr", scale) == {"steps": 10, "d_model": 8}
-    for unknown in ("hr_lr_short", "decoder"):
+    scale |= {"llm": {"steps": 30}, "llm_large": {"hidden_size": 9}}
+    assert components.part_sizes("hr_lr_long", scale) == {"steps": 20, "d_model": 16}
+    assert components.part_sizes("lr_hr", scale) == {"steps": 10, "d_model": 8}
+    assert components.part_sizes("random_llm", scale) == {"steps": 30}
+    assert components.part_sizes("llm_large", scale) == {"steps": 30, "hidden_size": 9}
+    for unknown in ("hr_lr_tiny", "decoder", "random_lr_hr"):
         with pytest.raises(ValueError, match=f"No part '{unknown}'"):
-            components.translator_sizes(unknown, scale)
+            components.part_sizes(unknown, scale)
 
     paths = {"language": HEBREW / "he.yaml", "scale": HEBREW / "cpu.yaml", "data": tmp_path, "output": tmp_path}
     settings = yaml.safe_load(paths["scale"].read_text("utf-8"))
@@ -238,6 +241,30 @@ def test_a_row_takes_another_part_for_a_role(tmp_path):
         assert [one for i, one in enumerate(own) if i != at and row not in one] == [
             one for i, one in enumerate(usual) if i != at and "composed/gated" not in one
         ]
+
+
+def test_a_row_trains_the_model_of_another_on(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "- {row: first, compose: {bridge: gated}, train: {seed: 3}, truncation: none, longer: 0.25}\n"
+        "- {row: then, like: first, from: first, truncation: last_word, longer: 0.75}\n"
+        "- {evaluation: both, rows: [then], rivals: [ngram], sets: [held_out]}\n"
+    )
+    paths = {"language": HEBREW / "he.yaml", "scale": HEBREW / "cpu.yaml", "data": tmp_path, "output": tmp_path}
+    settings = yaml.safe_load(paths["scale"].read_text("utf-8"))
+    queue = run.build_queue(
+        run.read_grid(tmp_path / "grid.yaml"), data.read_language(paths["language"]), settings, {}, paths
+    )
+    stages = {stage.name: stage for stage in queue}
+    then = stages["train:then"].command
+    assert then[then.index("--model") + 1] == str(tmp_path / "trained" / "first" / "model")
+    assert "train:first" in stages["train:then"].needs and "compose:then" not in stages
+    assert "seed=3" in then and f"max_steps={settings['train']['max_steps'] * 3 // 4}" in then
+    (tmp_path / "wrong.yaml").write_text("- {row: first}\n- {row: then, from: first, compose: {bridge: none}}\n")
+    with pytest.raises(ValueError, match="'then' trains the model of 'first' on"):
+        run.read_grid(tmp_path / "wrong.yaml")
+    (tmp_path / "wrong.yaml").write_text("- {row: then, from: last}\n")
+    with pytest.raises(ValueError, match="names the row 'last'"):
+        run.read_grid(tmp_path / "wrong.yaml")
 
 
 def _entry(accuracy, learned=None, seconds=None):

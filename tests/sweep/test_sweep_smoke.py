@@ -23,7 +23,12 @@ def test_the_smoke_grid_from_text_to_table(tmp_path):
     lines = [json.dumps({"text": one.text}, ensure_ascii=False) for one in held_out[:20]]
     (tmp_path / "outputs" / "smoke.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     command = [sys.executable, "-m", "tall_hf.cli", "sweep", str(GRID), "--output", "out"]
-    environment = {**os.environ, "PARTS": str(component_path("llm").parent)}
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PARTS": str(component_path("llm").parent), "PYTHONPATH": python_path}
+    # What a step of each row takes, of the same folder.
+    timing = [sys.executable, "-m", "benchmarks.sweep_steps", str(GRID), "--output", "out", "--repeats", "1"]
+    early = subprocess.run(timing, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert early.returncode == 2 and "gated, is not composed and prepared there yet" in early.stderr, early.stderr
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["rows"]
@@ -37,11 +42,6 @@ def test_the_smoke_grid_from_text_to_table(tmp_path):
     assert (tmp_path / "out" / "report.png").stat().st_size > 5000
     again = subprocess.run([*command, "--list"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "missing" not in again.stdout and "failed" not in again.stdout
-    # What a step of each row takes, of the same folder.
-    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    timing = [sys.executable, "-m", "benchmarks.sweep_steps", str(GRID), "--output", "out", "--repeats", "1"]
-    subprocess.run(
-        [*timing, "--json", "steps.json"], cwd=tmp_path, env={**environment, "PYTHONPATH": python_path}, check=True
-    )
+    subprocess.run([*timing, "--json", "steps.json"], cwd=tmp_path, env=environment, check=True)
     seconds = json.loads((tmp_path / "steps.json").read_text("utf-8"))["seconds"]
     assert set(seconds) == set(rows) and all(one > 0 for one in seconds.values())
