@@ -231,6 +231,17 @@ def test_a_revision_that_is_not_there(hub_cache):
         Component.resolve("org/nothing")
 
 
+@pytest.mark.parametrize("spec", ["outputs/mistyped", "nowhere", "org/llm@v2"])
+def test_without_the_hub_what_is_not_there_is_named(hub_cache, spec, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        FileNotFoundError, match=f"There is no folder '{spec}', and as a Hub id it is not in the cache"
+    ):
+        Component.resolve(spec)
+
+
 def test_folders_have_no_revision(part, composed):
     folder = part("qwen2")
     assert Component.resolve(folder) == Component.resolve(str(folder)) == Component(str(folder), None)

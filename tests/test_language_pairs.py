@@ -36,6 +36,9 @@ def test_a_language_is_found_whatever_it_is_called(text):
         ("zh", "zh", ["zho_Hans", "zho_Hant"], "zh", "zh_CN"),
         ("zh-Hant", "zh", ["zho_Hant"], "zh", "zh_CN"),
         ("Mandarin", "zh", ["zho_Hans", "zho_Hant"], "zh", "zh_CN"),
+        ("cmn", "zh", ["zho_Hans", "zho_Hant"], "zh", "zh_CN"),
+        ("zh-TW", "zh", ["zho_Hant"], "zh", "zh_CN"),
+        ("zh_CN", "zh", ["zho_Hans", "zho_Hant"], "zh", "zh_CN"),
         ("jw", "jv", ["jav_Latn"], "jv", None),
         ("nso", "nso", ["nso_Latn"], "ns", None),
         ("br", "br", [], "br", None),
@@ -55,7 +58,13 @@ def test_every_code_and_name_of_transformers_is_found():
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("Hebrw", "Near are Hebrew"), ("xx", "Give an ISO 639 code"), ("", "Give an ISO 639 code")]
+    ("text", "hint"),
+    [
+        ("Hebrw", "Near are Hebrew"),
+        ("xx", "Give an ISO 639 code"),
+        ("", "Give an ISO 639 code"),
+        ("gom", "without a code of two letters only those of NLLB-200"),
+    ],
 )
 def test_an_unknown_language_is_named(text, hint):
     with pytest.raises(ValueError) as error:

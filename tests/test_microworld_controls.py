@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModel
 
 from tall_hf.microworld import World, component_path
+from tall_hf.microworld.demo import Recipe
 
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -40,6 +41,39 @@ def test_a_bad_translation_has_as_many_words_of_which_half_are_drawn():
     # Half are drawn, and one in ten of those is drawn as it was.
     expected = 0.5 * (1 - 1 / len(known))
     assert sum(old != new for old, new in pairs) / len(pairs) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("variant", ["gated", "reference translation", "bad translation"])
+def test_a_variant_is_trained_and_asked_with_its_own_translations(variant, monkeypatch):
+    world = World()
+    records, held_out = world.records(0)
+    given = {record.truncated: f"translated {record.english_truncated}" for record in (*records, *held_out)}
+    read = {}
+    monkeypatch.setattr(
+        microworld_controls,
+        "training_rows",
+        lambda processor, asked, translations: read.update(trained=list(translations)),
+    )
+    monkeypatch.setattr(microworld_controls, "train_adapters", lambda *arguments: None)
+
+    def predicted(model, processor, asked, translations):
+        read["asked"] = list(translations)
+        return [record.missing_word for record in held_out]
+
+    monkeypatch.setattr(microworld_controls, "predict_words", predicted)
+    counts = microworld_controls.run(variant, 0, Recipe(), COMPONENTS, world, World(), given)
+    assert set(counts[variant]) == set(world.relations) and all(
+        right == all_ for right, all_ in counts[variant].values()
+    )
+    expected = {
+        "gated": given,
+        "reference translation": {record.truncated: record.english_truncated for record in (*records, *held_out)},
+        "bad translation": microworld_controls.spoiled(given),
+    }[variant]
+    assert read == {
+        "trained": [expected[record.truncated] for record in records],
+        "asked": [expected[record.truncated] for record in held_out],
+    }
 
 
 @pytest.mark.parametrize(("right", "is_named"), [(5, False), (30, True)])

@@ -58,7 +58,9 @@ _IN_NLLB = {
     "yid": "ydd",
 }
 # Codes that have been replaced, and a second one that is in use.
-_REPLACED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "fil": "tl", "ns": "nso"}
+_REPLACED = {"iw": "he", "in": "id", "ji": "yi", "jw": "jv", "mo": "ro", "fil": "tl", "ns": "nso", "cmn": "zh"}
+# Countries that stand for another script than their language's first in NLLB-200.
+_SCRIPTS_OF_COUNTRIES = {("zh", "tw"): "hant", ("zh", "hk"): "hant", ("zh", "mo"): "hant"}
 # Where a family's code is not ISO's.
 _IN_M2M100 = {"nso": "ns", "nb": "no"}
 _IN_OPUS = {"ja": ("ja", "jap")}
@@ -156,8 +158,10 @@ def find_language(text: str) -> Language:
     code = _two_letters().get(head, _REPLACED.get(head, head))
     three = _ISO_639.get(code, code)
     nllb = tuple(one for one in NLLB_CODES if one.split("_")[0] in (three, _IN_NLLB.get(three)))
-    # Who names a script, which has four letters, means that one; two letters are a country.
-    if scripts := [tag for tag in tags if len(tag) == 4]:
+    # Who names a script, which has four letters, means that one; two letters are a country, which seldom says which.
+    scripts = [tag for tag in tags if len(tag) == 4]
+    scripts = scripts or [_SCRIPTS_OF_COUNTRIES[code, tag] for tag in tags if (code, tag) in _SCRIPTS_OF_COUNTRIES]
+    if scripts:
         others, nllb = nllb, tuple(one for one in nllb if one.split("_")[1].lower() in scripts)
         if others and not nllb:
             raise ValueError(
@@ -291,5 +295,6 @@ def _unknown(text: str) -> str:
     hint = f" Near are {', '.join([name.title() for name in names] + near)}." if names or near else ""
     return (
         f"{text!r} is no language known here.{hint} Give an ISO 639 code such as 'he' or 'heb', NLLB's such as 'heb_Hebr', or "
-        "an English name; of rarer languages only codes are known."
+        "an English name. Of languages without a code of two letters only those of NLLB-200 and M2M100 are known, by their codes; "
+        "look on the Hub for a translator of another."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -44,7 +45,13 @@ class Component:
             )
         check_token(token)
         # The file's place in the cache names the commit, also offline.
-        config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
+        try:
+            config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
+        except LocalEntryNotFoundError as error:  # it names neither of the two
+            raise FileNotFoundError(
+                f"There is no folder {without_tokens(repr(spec))}, and as a Hub id it is not in the cache and the Hub cannot be "
+                f"asked for it: {error}"
+            ) from error
         return cls(name, Path(config_file).parent.name)
 
     def load(self, auto_class, **kwargs):

@@ -52,13 +52,18 @@ def test_a_task_of_ones_own(tmp_path):
     assert [read_task(str(path)).verbalize(value) for value in ("0", "Good")] == [" bad", " good"]
     path.write_text("name: mine\nsource: '{text}'\nchoices_column: answers\n", encoding="utf-8")
     assert read_task(str(path)).choices_column == "answers"
+    # Columns of truth values, and quoted words that YAML would take for such.
+    path.write_text("name: mine\nsource: '{text}'\nlabels: {true: 'yes', false: 'no'}\n", encoding="utf-8")
+    assert [read_task(str(path)).verbalize(value) for value in (True, "False")] == ["yes", "no"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "is not YAML"),
-        ("- a", "holds no fields"),
+        ("name: [", "is not a YAML file"),
+        ("- a", "must hold `name: value` lines, got a list"),
+        ("", "must give the task's `(name|source)` as text"),
+        ("name: mine\nsource: '{text}'\nlabels: {0: a, 0: b, 1: c}", "'0' is set twice"),
         ("name: mine\nsource: '{text}'\nlabel: 1", "has label; a task has .*label_column"),
         ("source: '{text}'\nlabels: [a, b]", "must give the task's `name`"),
         ("name: mine\nsource: '{text}'\nlabels: [a, b]\nprompt: 3", "must give the task's `prompt` as text"),
@@ -68,9 +73,19 @@ def test_a_task_of_ones_own(tmp_path):
         ("name: mine\nsource: '{text}'\nlabels: [a, a]", "two or more different labels"),
         ("name: mine\nsource: '{text}'\nlabels: {0: a, 1: a}", "two or more different labels"),
         ("name: mine\nsource: '{text}'\nlabels: 3", "`labels` is a list"),
+        ("name: mine\nsource: '{text}'\nlabels: [yes, no]", "a label is True: YAML takes yes.* put it in quotes"),
+        ("name: mine\nsource: '{text}'\nlabels: {0: no, 1: yes}", "a label is False: YAML takes yes"),
+        ("name: mine\nsource: '{text}'\nlabels: {0: null, 1: b}", "a label must be text, got None"),
+        ("name: mine\nsource: '{text}'\nlabels: [a, b]\nlanguages: [en, no]", "a language is False: YAML takes yes"),
+        ("name: mine\nsource: '{text}'\nlabels: [a, b]\nlanguages: en", "must be a list such as .en, he., got 'en'"),
+        ("name: mine\nsource: '{text}'\nlabels: [a, b]\nlanguages: 3", "must be a list such as"),
+        ("name: mine\nsource: '{text}'\nlabels: [a, b]\nparallel: 'no'", "`parallel` must be true or false, got 'no'"),
+        ("name: mine\nsource: '{text}'\nlabels: [a, b]\nnested: 1", "`nested` must be true or false, got 1"),
         ("name: mine\nsource: 'text'\nlabels: [a, b]", "names no column"),
         ("name: mine\nsource: '{text'\nlabels: [a, b]", "is wrong: expected '}'"),
         ("name: mine\nsource: '{text.upper}'\nlabels: [a, b]", "stands the name of a column"),
+        ("name: mine\nsource: '{text:d}'\nlabels: [a, b]", "has {text:d}; between braces stands the name of a column"),
+        ("name: mine\nsource: '{text!r}'\nlabels: [a, b]", "has {text!r}; between braces stands the name of a column"),
         ("name: mine\nsource: '{text}'\nprompt: '{}'\nlabels: [a, b]", "stands the name of a column"),
         ("name: a/b\nsource: '{text}'\nlabels: [a, b]", "letters, digits, '_' and '-'"),
     ],

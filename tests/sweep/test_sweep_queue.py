@@ -126,6 +126,9 @@ def test_some_rows_are_run_with_what_they_start_from(sweep, calls):
     refused = sweep(ROWS, "--only", "nobody")
     assert refused.exit_code == 1
     assert "No row is called nobody; there are gated, none, warmup, after" in refused.output
+    # One that is mistyped is not passed over for another that is there.
+    both = sweep(ROWS, "--only", "none", "--only", "nobody")
+    assert both.exit_code == 1 and "No row is called nobody; there are" in both.output
 
 
 def test_a_dry_run_and_an_early_report_change_nothing(sweep, calls, tmp_path):

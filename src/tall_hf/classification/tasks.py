@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tall_hf.yaml_files import read_mapping
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,17 @@ class ClassificationTask:
         return None
 
 
+def _as_text(value: Any, what: str) -> str:
+    # YAML reads yes, no, on and off as truth values, and the LLM would write "True" for a label "yes".
+    if isinstance(value, bool):
+        raise ValueError(
+            f"{what} is {value}: YAML takes yes, no, on, off, true and false for truth values; put it in quotes."
+        )
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{what} must be text, got {value!r}.")
+    return str(value)
+
+
 def template_columns(template: str) -> list[str]:
     """The columns that a template names.
 
@@ -109,13 +120,16 @@ def template_columns(template: str) -> list[str]:
         ValueError: braces that do not match, or with more than a column's name between them.
     """
     try:
-        names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+        found = [parts for _, *parts in string.Formatter().parse(template) if parts[0] is not None]
     except ValueError as error:
         raise ValueError(f"The template {template!r} is wrong: {error}. Columns stand in braces.") from error
-    for name in names:
-        if not name.isidentifier():
-            raise ValueError(f"The template {template!r} has {{{name}}}; between braces stands the name of a column.")
-    return names
+    for name, layout, conversion in found:
+        if not name.isidentifier() or layout or conversion:
+            written = "".join((name, f"!{conversion}" if conversion else "", f":{layout}" if layout else ""))
+            raise ValueError(
+                f"The template {template!r} has {{{written}}}; between braces stands the name of a column alone."
+            )
+    return [name for name, *_ in found]
 
 
 _ENTAILMENT = {0: "Entailment", 1: "Neutral", 2: "Contradiction"}
@@ -205,25 +219,27 @@ def read_task(spec: str) -> ClassificationTask:
     path = Path(spec)
     if path.suffix not in (".yaml", ".yml"):
         raise ValueError(f"There is no task {spec!r}; there are {', '.join(TASKS)}, or name a YAML file of your own.")
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    fields = read_mapping(path)
     known = {one.name for one in dataclasses.fields(ClassificationTask)} - {"hub", "train_task"}
-    if not isinstance(fields, dict) or not set(fields) <= known:
-        wrong = f"has {', '.join(map(str, set(fields) - known))}" if isinstance(fields, dict) else "holds no fields"
-        raise ValueError(f"{path} {wrong}; a task has {', '.join(sorted(known))}.")
+    if unknown := set(fields) - known:
+        raise ValueError(f"{path} has {', '.join(map(str, unknown))}; a task has {', '.join(sorted(known))}.")
     for name in known - {"labels", "languages", "parallel", "nested"}:
         if not isinstance(fields.get(name, "" if name not in ("name", "source") else None), str):
             raise ValueError(f"{path} must give the task's `{name}` as text.")
+    for name in ("parallel", "nested"):
+        if not isinstance(fields.get(name, False), bool):
+            raise ValueError(f"{path}: `{name}` must be true or false, got {fields[name]!r}.")
     # A list of labels stands for labels that are in the column as they are written.
     if isinstance(fields.get("labels"), list):
-        fields["labels"] = {str(label): str(label) for label in fields["labels"]}
+        fields["labels"] = {_as_text(label, f"{path}: a label"): str(label) for label in fields["labels"]}
     if fields.get("labels") is not None:
         if not isinstance(fields["labels"], dict):
             raise ValueError(f"{path}: `labels` is a list of labels, or what is in the column and the label for each.")
-        fields["labels"] = {value: str(label) for value, label in fields["labels"].items()}
-    fields["languages"] = tuple(map(str, fields.get("languages") or ()))
+        fields["labels"] = {value: _as_text(label, f"{path}: a label") for value, label in fields["labels"].items()}
+    languages = fields.get("languages") or []
+    if not isinstance(languages, list):
+        raise ValueError(f"{path}: `languages` must be a list such as [en, he], got {languages!r}.")
+    fields["languages"] = tuple(_as_text(language, f"{path}: a language") for language in languages)
     if fields.get("data_files"):
         # Beside the YAML file, wherever the command is called.
         fields["data_files"] = str(path.parent / fields["data_files"])

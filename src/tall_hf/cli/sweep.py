@@ -97,10 +97,10 @@ def _run(queue: list[Stage], output: Path, jobs: int, launch: Launch) -> list[st
 
 
 def _wanted(trainings: list[Trained], patterns: list[str], grid: Grid) -> list[str]:
-    rows = [name for name in grid.rows if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    if not rows:
-        raise ValueError(f"No row is called {' or '.join(patterns)}; there are {', '.join(grid.rows)}.")
-    return [trained.last.name for trained in trainings if trained.row in rows]
+    found = {pattern: fnmatch.filter(grid.rows, pattern) for pattern in patterns}
+    if unknown := [pattern for pattern, rows in found.items() if not rows]:
+        raise ValueError(f"No row is called {' or '.join(unknown)}; there are {', '.join(grid.rows)}.")
+    return [trained.last.name for trained in trainings if any(trained.row in rows for rows in found.values())]
 
 
 def _table(queue: list[Stage], output: Path):
