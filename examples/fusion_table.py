@@ -4,7 +4,8 @@ python examples/fusion_table.py outputs/microworld-fusion/validation           #
 python examples/fusion_table.py outputs/microworld-fusion/validation --best    # NAME=FOLDER of the best of each kind, every seed
 
 Models are called KIND_RATE_FUSIONRATE-SEED. Intervals are over seeds and people, each drawn again: a person's questions are not
-independent, and with three seeds they are rather too narrow.
+independent, and with three seeds they are rather too narrow. The last column compares the languages that were not trained on with the
+first kind's, seed by seed and person by person.
 """
 
 import argparse
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> None:
             if model.rpartition("-")[0] in best.values():
                 print(f"{model}={folder}")
         return
+    others = [one for one in languages if one != results["task"]["train_language"]]
+    control = np.mean([shares[next(iter(shares))][one] for one in others], axis=0)
     rows = []
     for settings, found in shares.items():
         kind, rate, fusion_rate = settings.rsplit("_", 2)
@@ -61,8 +64,15 @@ def main(argv: list[str] | None = None) -> None:
             by_seed = ", ".join(f"{100 * one:.1f}" for one in seeds.mean(axis=1))
             interval = interval_text(crossed_bootstrap(seeds, (0.0, 1.0)))
             cells.append(f"{100 * seeds.mean():.1f} {interval} ({by_seed})")
-        rows.append([*cells, f"{100 * means[settings]:.1f}"])
-    print(markdown_table(["kind", "learning rate", "of the fusion", *languages, "mean"], rows))
+        difference = np.mean([found[one] for one in others], axis=0) - control
+        ahead = (
+            f"{100 * difference.mean():+.1f} {interval_text(crossed_bootstrap(difference, (-1.0, 1.0)))}"
+            if rows
+            else ""
+        )
+        rows.append([*cells, f"{100 * means[settings]:.1f}", ahead])
+    against = f"{' and '.join(others)} minus the first row's"
+    print(markdown_table(["kind", "learning rate", "of the fusion", *languages, "mean", against], rows))
 
 
 if __name__ == "__main__":

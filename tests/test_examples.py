@@ -130,7 +130,7 @@ def test_settings_are_chosen_by_their_mean_over_languages_and_seeds(tmp_path, ca
         "token_softmax_0.005_0.00003-1": {"en": "1110", "he": "1000"},
     }
     results = {"split": "test", "models": {name: f"out/{name}" for name in right}, "languages": {}}
-    results["task"] = {"data_files": str(tmp_path / "{language}-{split}.jsonl")}
+    results["task"] = {"data_files": str(tmp_path / "{language}-{split}.jsonl"), "train_language": "en"}
     for language in ("en", "he"):
         rows = [json.dumps({"relation": relation}) + "\n" for relation in ("city", "food") * 2]
         (tmp_path / f"{language}-test.jsonl").write_text("".join(rows), encoding="utf-8")
@@ -151,11 +151,14 @@ def test_settings_are_chosen_by_their_mean_over_languages_and_seeds(tmp_path, ca
         *(f"last_0.001_0.001-{seed}=out/last_0.001_0.001-{seed}" for seed in (0, 1)),
         *(f"token_softmax_0.005_0.00003-{seed}=out/token_softmax_0.005_0.00003-{seed}" for seed in (0, 1)),
     ]
-    table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines()[3:]}
+    head, _, first, *rest = lines()
+    assert head.endswith("he minus the first row's |") and first.endswith("| 25.0 |  |")
+    table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in rest}
     # Both people have been asked, and both seeds gave one of them alone: every draw of people counts.
     assert table["last"][1:3] == ["0.001", ""] and table["last"][3] == "50.0 [0.0, 100.0] (50.0, 50.0)"
     assert table["token_softmax"][2] == "0.00003" and table["token_softmax"][4].endswith("(25.0, 25.0)")
-    assert table["token_softmax"][-1] == "31.2"
+    # In Hebrew the first person's half was right twice, where the first row has nothing.
+    assert table["token_softmax"][-2:] == ["31.2", "+25.0 [0.0, 50.0]"]
 
 
 def test_the_card_of_a_saved_tall_is_printed(composed, tmp_path, capsys, monkeypatch):

@@ -142,6 +142,13 @@ def test_where_the_loss_was_is_said_in_words(positions):
     assert rows["learning rate of the unfrozen layers"] == "0.0001"
 
 
+@pytest.mark.parametrize(("fusion", "is_told"), [("last", False), ("global_softmax", True)])
+def test_the_rate_of_a_fusion_is_told_where_there_is_one(fusion, is_told):
+    training = Training({"fusion_learning_rate": 3e-5}, {"global_step": 4, "log_history": []}, {})
+    view = training_view(training, TALLConfig(source_bridge="gated", source_fusion=fusion), "last_word_accuracy")
+    assert ("| learning rate of the source fusion | 3e-05 |" in view["settings"]) is is_told
+
+
 def test_results_of_another_model_are_refused(copied):
     folder = copied.run / "model"
     model, processor = TALLForCausalLM.from_pretrained(folder), TALLProcessor.from_pretrained(folder)

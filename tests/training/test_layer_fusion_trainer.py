@@ -85,6 +85,7 @@ def same_weights(one, other):
 def test_the_papers_recipe_is_the_default(tmp_path):
     args = LayerFusionTrainingArguments(output_dir=tmp_path)
     assert (args.learning_rate, args.num_train_epochs, args.per_device_train_batch_size) == (3e-5, 3, 8)
+    assert args.fusion_learning_rate == 3e-5
     assert (args.adam_beta1, args.adam_beta2, args.weight_decay) == (0.8, 0.999, 3e-7)
     assert (str(args.lr_scheduler_type.value), args.warmup_steps, args.max_grad_norm) == ("cosine", 0.05, 1.0)
 

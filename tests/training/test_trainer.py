@@ -101,6 +101,15 @@ def test_schedule_keeps_both_rates_apart(trainer):
     assert sorted(set(peak)) == pytest.approx([1e-3, 1e-2])
 
 
+@pytest.mark.parametrize(("settings", "rate"), [({}, 3e-5), ({"fusion_learning_rate": None}, 1e-3)])
+def test_a_high_learning_rate_is_not_the_fusions(trainer, settings, rate):
+    made = trainer(source_fusion="global_softmax", learning_rate=1e-3, **settings)
+    made.create_optimizer()
+    fused = _logits(made.model)
+    groups = {id(parameter): group["lr"] for group in made.optimizer.param_groups for parameter in group["params"]}
+    assert len(fused) == 2 and {groups[id(parameter)] for parameter in fused} == {rate}
+
+
 @pytest.mark.parametrize(("plain", "positions"), [(True, "last_word"), (False, "last_word"), (False, "all")])
 def test_accumulated_small_batches_equal_the_big_one(fresh, arguments, tmp_path, plain, positions):
     runs = []

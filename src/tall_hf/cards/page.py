@@ -104,6 +104,8 @@ def training_view(training: Training | None, config: PreTrainedConfig, accuracy_
     settings = {**training.settings, "max_steps": training.state["global_step"]}
     if settings.get("processes") == 1:
         del settings["processes"]
+    if config.source_fusion == "last":  # nothing is learned at that rate
+        settings.pop("fusion_learning_rate", None)
     if settings.get("loss_positions") in _LOSS_POSITIONS:
         settings["loss_positions"] = _LOSS_POSITIONS[settings["loss_positions"]].format_map(settings)
     metrics = training.metrics
