@@ -47,7 +47,7 @@ def training_rows(processor):
     return [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
 
 
-def trainer_of(model, processor, folder, steps, light=False):
+def trainer_of(model, processor, folder, steps, light=False, **own_settings):
     """Plain Trainer, whose checkpoints are whole, or TALLTrainer with light ones."""
     trainer, arguments = (TALLTrainer, TALLTrainingArguments) if light else (Trainer, TrainingArguments)
     own = {"processing_class": processor} if light else {"data_collator": LastTokenCollator(processor)}
@@ -63,6 +63,7 @@ def trainer_of(model, processor, folder, steps, light=False):
         disable_tqdm=True,
         lr_scheduler_type="constant",
         **settings,
+        **own_settings,
     )
     return trainer(model=model, args=arguments, train_dataset=training_rows(processor), **own)
 
@@ -95,6 +96,18 @@ def test_adapters_and_lora_train_and_nothing_else(fresh, llm, decoder):
     for name, value in frozen.items():
         name = name if name in after else ".base_layer.".join(name.rsplit(".", 1))
         assert torch.equal(after[name], value), name
+
+
+def test_lora_has_a_rate_of_its_own(fresh, tmp_path):
+    model, processor = fresh("gated")
+    adapters = trainable(model)
+    add_lora(model, r=2)
+    made = trainer_of(model, processor, tmp_path, steps=1, light=True, lora_learning_rate=1e-3)
+    made.create_optimizer()
+    rates = {id(parameter): group["lr"] for group in made.optimizer.param_groups for parameter in group["params"]}
+    rates = {name: rates[id(value)] for name, value in model.named_parameters() if value.requires_grad}
+    assert {rates[name] for name in adapters} == {1e-2}
+    assert {rates[name] for name in trainable(model) - adapters} == {1e-3}
 
 
 def test_merged_predicts_what_unmerged_does(fresh, llm):

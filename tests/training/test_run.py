@@ -108,6 +108,7 @@ def test_from_prepared_text_to_a_saved_model(prepared, tmp_path):
     ("flags", "message"),
     [
         (["--push_to_hub", "--light_checkpoints", "false"], "to be published from there"),
+        (["--lora_learning_rate", "1e-4"], "`lora_learning_rate` is a setting of LoRA, which is off: set `lora_r`"),
         (["--lora_alpha", "16"], "`lora_alpha` is a setting of LoRA, which is off: set `lora_r`"),
         (["--report_to", "mlflow"], "`report_to` names 'mlflow', which is not installed here"),
         (["--model", "nowhere/at-all"], "There is no folder nowhere/at-all"),

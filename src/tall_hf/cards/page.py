@@ -21,6 +21,7 @@ _SETTINGS = {
     "alignment_learning_rate": "learning rate of the alignments",
     "gate_learning_rate": "learning rate of the gate",
     "fusion_learning_rate": "learning rate of the source fusion",
+    "lora_learning_rate": "learning rate of LoRA",
     "unfreeze_learning_rate": "learning rate of the unfrozen layers",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up",

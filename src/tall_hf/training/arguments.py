@@ -153,6 +153,9 @@ class TALLTrainingArguments(AdapterTrainingArguments):
         default=None,
         metadata={"help": "Peak learning rate of a gated bridge's gate, one number that has to move far; likewise."},
     )
+    lora_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of LoRA, where there is any; as the others if not given."}
+    )
     unfreeze: list[str] | None = field(
         default=None,
         metadata={"help": "Modules of the frozen parts to train as well, such as decoder.layers.-1 or llm.layers.-1."},
@@ -184,6 +187,7 @@ class TALLTrainingArguments(AdapterTrainingArguments):
         super()._check()
         _check_number("alignment_learning_rate", self.alignment_learning_rate, 0)
         _check_number("gate_learning_rate", self.gate_learning_rate, 0)
+        _check_number("lora_learning_rate", self.lora_learning_rate, 0)
         _check_number("unfreeze_learning_rate", self.unfreeze_learning_rate, 0)
         if self.unfreeze is not None and not (
             isinstance(self.unfreeze, list) and all(isinstance(name, str) for name in self.unfreeze)

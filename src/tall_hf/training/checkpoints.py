@@ -25,6 +25,7 @@ RESUMED_ARGUMENTS = (
     "alignment_learning_rate",
     "gate_learning_rate",
     "fusion_learning_rate",
+    "lora_learning_rate",
     "unfreeze",
     "unfreeze_learning_rate",
     "lr_scheduler_type",

@@ -46,6 +46,8 @@ class TALLRun(TrainingRun):
             useless = [
                 f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name)
             ]
+            if self.args.lora_learning_rate is not None:
+                useless.append("lora_learning_rate")
             if useless:
                 raise ValueError(f"`{useless[0]}` is a setting of LoRA, which is off: set `lora_r`, or leave it out.")
         super().check()

@@ -130,8 +130,8 @@ class TALLTrainer(AdapterTrainer):
             return self.args.alignment_learning_rate
         if name == _GATE:
             return self.args.gate_learning_rate
-        if name.startswith(self.model.frozen_prefixes) and ".lora_" not in name:
-            return self.args.unfreeze_learning_rate
+        if name.startswith(self.model.frozen_prefixes):
+            return self.args.lora_learning_rate if ".lora_" in name else self.args.unfreeze_learning_rate
         return super().own_learning_rate(name)
 
     def spared_from_decay(self, name):
