@@ -54,14 +54,16 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
         ]
         if missing := [name for name in named if name is not None and name not in rows]:
             raise ValueError(f"{path}: {item[kind]} names the row {missing[0]!r}, which does not stand before it.")
-        if "from" in item and {"compose", "parts"} & set(item):
-            raise ValueError(
-                f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on; leave out its compose and parts."
-            )
         if kind == "row":
             base = rows.get(item.get("like"), {})
             merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train", "parts")}
             item = {**base, **item, **merged}
+            start = rows.get(item.get("from"), item)
+            if any(item[name] not in ({}, start[name]) for name in ("compose", "parts")):
+                raise ValueError(
+                    f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on, which has another compose or "
+                    "other parts; leave its own out."
+                )
             rows[item["row"]] = item
         grid.append(item)
     return grid

@@ -262,6 +262,11 @@ def test_a_row_trains_the_model_of_another_on(tmp_path):
     (tmp_path / "wrong.yaml").write_text("- {row: first}\n- {row: then, from: first, compose: {bridge: none}}\n")
     with pytest.raises(ValueError, match="'then' trains the model of 'first' on"):
         run.read_grid(tmp_path / "wrong.yaml")
+    # By `like` too, whichever of the two is taken over.
+    rows = "- {row: first}\n- {row: other, compose: {bridge: none}}\n- {row: next, like: other, from: first}\n"
+    (tmp_path / "wrong.yaml").write_text(rows)
+    with pytest.raises(ValueError, match="'next' trains the model of 'first' on"):
+        run.read_grid(tmp_path / "wrong.yaml")
     (tmp_path / "wrong.yaml").write_text("- {row: then, from: last}\n")
     with pytest.raises(ValueError, match="names the row 'last'"):
         run.read_grid(tmp_path / "wrong.yaml")
