@@ -5,7 +5,7 @@ python examples/fusion_table.py outputs/microworld-fusion/validation --best    #
 
 Models are called KIND_RATE_FUSIONRATE-SEED. Intervals are over seeds and people, each drawn again: a person's questions are not
 independent, and with three seeds they are rather too narrow. The last column compares the languages that were not trained on with the
-first kind's, seed by seed and person by person.
+first row's, seed by seed and person by person.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{model}={folder}")
         return
     others = [one for one in languages if one != results["task"]["train_language"]]
-    control = np.mean([shares[next(iter(shares))][one] for one in others], axis=0)
+    first = np.mean([shares[next(iter(shares))][one] for one in others], axis=0)
     rows = []
     for settings, found in shares.items():
         kind, rate, fusion_rate = settings.rsplit("_", 2)
@@ -64,15 +64,15 @@ def main(argv: list[str] | None = None) -> None:
             by_seed = ", ".join(f"{100 * one:.1f}" for one in seeds.mean(axis=1))
             interval = interval_text(crossed_bootstrap(seeds, (0.0, 1.0)))
             cells.append(f"{100 * seeds.mean():.1f} {interval} ({by_seed})")
-        difference = np.mean([found[one] for one in others], axis=0) - control
-        ahead = (
+        difference = np.mean([found[one] for one in others], axis=0) - first
+        against_first = (
             f"{100 * difference.mean():+.1f} {interval_text(crossed_bootstrap(difference, (-1.0, 1.0)))}"
             if rows
             else ""
         )
-        rows.append([*cells, f"{100 * means[settings]:.1f}", ahead])
-    against = f"{' and '.join(others)} minus the first row's"
-    print(markdown_table(["kind", "learning rate", "of the fusion", *languages, "mean", against], rows))
+        rows.append([*cells, f"{100 * means[settings]:.1f}", against_first])
+    last = f"{' and '.join(others)} minus the first row's"
+    print(markdown_table(["kind", "learning rate", "of the fusion", *languages, "mean", last], rows))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Component:
         # The file's place in the cache names the commit, also offline.
         try:
             config_file = hf_hub_download(name, "config.json", revision=revision or None, token=token)
-        except LocalEntryNotFoundError as error:  # it names neither of the two
+        except LocalEntryNotFoundError as error:  # whose message names neither folder nor Hub id
             raise FileNotFoundError(
                 f"There is no folder {without_tokens(repr(spec))}, and as a Hub id it is not in the cache and the Hub cannot be "
                 f"asked for it: {error}"

@@ -104,6 +104,14 @@ def test_from_prepared_text_to_a_saved_model(prepared, tmp_path):
     assert "seed: 42 then, 7 now" in changed.output
 
 
+def test_a_training_whose_fusion_learned_like_the_others_goes_on_with_null(prepared, tmp_path):
+    assert tall("train", prepared, "--fusion_learning_rate", "null").exit_code == 0
+    changed = tall("train", prepared, "--resume")
+    assert changed.exit_code == 1 and "fusion_learning_rate: None then, 3e-05 now" in changed.output
+    again = tall("train", prepared, "--resume", "--fusion_learning_rate", "null")
+    assert again.exit_code == 0, again.output
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

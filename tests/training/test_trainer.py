@@ -1,4 +1,4 @@
-"""TALLTrainer on tiny models: what is learned, where, at which rate, and what is kept."""
+"""TALLTrainer on tiny models: what is learned, where, and what is kept."""
 
 import json
 import math
@@ -12,9 +12,8 @@ from trainings import SHORT, make_rows, without_dropout
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tall_hf import LastTokenCollator, TALLTrainer, TALLTrainingArguments, load_light
+from tall_hf import LastTokenCollator, TALLTrainer, load_light
 from tall_hf.training.checkpoints import last_checkpoint
-from tall_hf.training.layer_weights import source_layer_weights
 from tall_hf.training.light import trainable_names
 
 
@@ -38,76 +37,6 @@ def rows_through_head(model):
     counts = []
     model.lm_head.register_forward_pre_hook(lambda _, inputs: counts.append(inputs[0].shape[:-1].numel()))
     return counts
-
-
-def test_learning_rates_and_no_frozen_parameter_in_the_optimizer(trainer):
-    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, gate_learning_rate=5e-3, weight_decay=0.1)
-    made.create_optimizer()
-    names = {id(parameter): name for name, parameter in made.model.named_parameters()}
-    rates, decays = {}, {}
-    for group in made.optimizer.param_groups:
-        for parameter in group["params"]:
-            rates[names[id(parameter)]], decays[names[id(parameter)]] = group["lr"], group["weight_decay"]
-    assert rates.keys() == trainable_names(made.model)
-    for name, rate in rates.items():
-        assert rate == (1e-2 if "_alignment." in name else 5e-3 if name == "encoder.gate" else 1e-3), name
-    assert (
-        decays["encoder.source_alignment.up_proj.weight"]
-        == decays["encoder.source_decoder.layers.0.fc1.weight"]
-        == 0.1
-    )
-    assert (
-        decays["encoder.source_alignment.up_proj.bias"] == decays["encoder.target_alignment.hidden_norm.weight"] == 0
-    )
-
-
-@pytest.mark.parametrize("fusion", ["global_softmax", "token_softmax"])
-def test_a_source_fusion_has_a_rate_of_its_own_and_a_plot(trainer, fusion, tmp_path):
-    made = trainer(source_fusion=fusion, learning_rate=0.0, fusion_learning_rate=1e-3, weight_decay=0.1, eval_rows=5)
-    made.model.encoder.source_fusion.reset_parameters()
-    before = {name: parameter.clone() for name, parameter in made.model.named_parameters()}
-    made.train()
-    changed = {name for name, value in made.model.named_parameters() if not torch.equal(value, before[name])}
-    assert changed and all(name.startswith("encoder.source_fusion.") for name in changed)
-    for group in made.optimizer.param_groups:
-        if any(parameter is value for parameter in group["params"] for value in _logits(made.model)):
-            assert (group["initial_lr"], group["weight_decay"]) == (1e-3, 0.0)
-    assert (tmp_path / "out" / "source_fusion.png").read_bytes().startswith(b"\x89PNG")
-
-    read = made.model.encoder.translator.get_encoder(), made.model.encoder.source_fusion, made.eval_dataset
-    weights = source_layer_weights(*read)
-    assert sum(weight.mean for weight in weights) == pytest.approx(1)
-    assert all((weight.std > 1e-4) == (fusion == "token_softmax") for weight in weights)
-    # Padding counts for nothing: rows read one at a time give the same.
-    alone = source_layer_weights(*read, batch_size=1)
-    assert [one.mean for one in alone] == pytest.approx([weight.mean for weight in weights], rel=1e-4)
-    with pytest.raises(ValueError, match="no rows"):
-        source_layer_weights(*read[:2], [])
-
-
-def _logits(model):
-    fusion = model.encoder.source_fusion
-    return [getattr(fusion, name) for name in ("layer_logits", "temperature") if hasattr(fusion, name)]
-
-
-def test_schedule_keeps_both_rates_apart(trainer):
-    made = trainer(learning_rate=1e-3, alignment_learning_rate=1e-2, warmup_steps=2)
-    made.create_optimizer_and_scheduler(num_training_steps=4)
-    peak = []
-    for _ in range(2):
-        made.optimizer.step()
-        made.lr_scheduler.step()
-        peak = [group["lr"] for group in made.optimizer.param_groups]
-    assert sorted(set(peak)) == pytest.approx([1e-3, 1e-2])
-
-
-@pytest.mark.parametrize(("settings", "rate"), [({}, 3e-5), ({"fusion_learning_rate": None}, 1e-3)])
-def test_a_high_learning_rate_is_not_the_fusions(trainer, settings, rate):
-    made = trainer(source_fusion="global_softmax", learning_rate=1e-3, **settings)
-    made.create_optimizer()
-    fused = _logits(made.model)
-    groups = {id(parameter): group["lr"] for group in made.optimizer.param_groups for parameter in group["params"]}
-    assert len(fused) == 2 and {groups[id(parameter)] for parameter in fused} == {rate}
 
 
 @pytest.mark.parametrize(("plain", "positions"), [(True, "last_word"), (False, "last_word"), (False, "all")])
@@ -341,53 +270,6 @@ def test_length_groups_come_in_an_order_of_their_epoch(trainer):
     batches = [lengths[start : start + 4] for start in range(0, 32, 4)]
     spread = sum(max(batch) - min(batch) for batch in batches)
     assert spread < sum(max(sampler.lengths) - min(sampler.lengths) for _ in batches) / 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"loss_positions": "last"}, "loss_positions.*last_word.*'last'"),
-        ({"last_n": 2}, "last_n"),
-        ({"loss_positions": "last_n"}, "last_n"),
-        ({"loss_positions": "last_n", "last_n": 0}, "last_n.*at least 1.*0"),
-        ({"learning_rate": -1e-3}, "learning_rate.*-0.001"),
-        ({"alignment_learning_rate": "fast"}, "alignment_learning_rate.*'fast'"),
-        ({"loss_curriculum": 1.0}, "loss_curriculum.*below 1"),
-        ({"loss_curriculum": 0.5, "loss_positions": "all"}, "loss_curriculum"),
-        ({"loss_curriculum": 0.5, "loss_positions": "continuation"}, "loss_curriculum.*leave it at 0"),
-        ({"frozen_dtype": "int8"}, "frozen_dtype.*bfloat16.*'int8'"),
-        ({"early_stopping_patience": 2}, "early_stopping_patience.*eval_strategy"),
-        ({"bf16_full_eval": True}, "would round the trained weights"),
-        ({"max_steps": 0}, "Nothing would be trained with max_steps=0"),
-        ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs=0"),
-        ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps` must be a whole number of at least 1"),
-        ({"train_sampling_strategy": "bogus"}, "`train_sampling_strategy` must be one of 'random'"),
-        ({"early_stopping_patience": 0, "eval_strategy": "steps"}, "early_stopping_patience.*at least 1"),
-        ({"push_to_hub": True}, "light_checkpoints"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, settings, message):
-    with pytest.raises(ValueError, match=message):
-        arguments(**settings)
-
-
-def test_defaults_are_the_papers(tmp_path):
-    args = TALLTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    assert (args.learning_rate, args.max_grad_norm, args.num_train_epochs) == (5e-5, 1.0, 5)
-    assert args.lr_scheduler_type == "cosine"
-    assert args.load_best_model_at_end
-    assert args.metric_for_best_model == "loss"
-    assert not args.greater_is_better
-    assert args.bf16 is False
-
-
-@pytest.mark.parametrize(("settings", "said"), [({"bf16": True}, True), ({"bf16": False}, False), ({}, False)])
-def test_bfloat16_on_a_processor_without_it_is_warned_of(arguments, monkeypatch, settings, said):
-    monkeypatch.setattr("tall_hf.measuring.device.processor_computes_bfloat16", lambda: False)
-    warned = []
-    monkeypatch.setattr("tall_hf.measuring.device.logger.warning", warned.append)
-    assert arguments(**settings).bf16 is settings.get("bf16", False)
-    assert any("leaving out `bf16`" in one for one in warned) is said
 
 
 def test_what_is_not_a_talls_is_refused(fresh, arguments, tmp_path):

@@ -55,7 +55,8 @@ class AdapterTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "Early stopping counts on when a training is resumed."}
     )
 
-    # Not the others': a step of Adam at 1e-3 moves the global fusion's temperature, 100 + 1e5·t, by 100.
+    # A number of its own, unlike the other rates: a step of Adam at 1e-3, where adapters of a small model learn well, moves
+    # the global fusion's temperature, 100 + 1e5·t, by 100.
     fusion_learning_rate: float | None = field(
         default=3e-5,
         metadata={"help": "Peak learning rate of the source fusion, where there is one; null: as the others."},

@@ -58,8 +58,8 @@ class TALLTrainer(AdapterTrainer):
 
     Raises:
         TypeError: for arguments or a processor of another kind, or without a model (`model_init` is not supported).
-        ValueError: for an empty dataset, a data collator, a `frozen_dtype` under nn.DataParallel, `unfreeze` of what is not
-            there or of layers between others in another dtype, or a `metric_for_best_model` that is none of the metrics.
+        ValueError: for an empty dataset, a data collator, a `frozen_dtype` under nn.DataParallel, a `lora_learning_rate`
+            without LoRA, `unfreeze` of what is not there or of layers between others in another dtype, or a `metric_for_best_model` that is none of the metrics.
         FloatingPointError: while training, when loss or gradients are no longer finite.
     """
 
@@ -78,6 +78,11 @@ class TALLTrainer(AdapterTrainer):
         **trainer_arguments,
     ):
         self.check_arguments(model, args, processing_class, data_collator)
+        if args.lora_learning_rate is not None and not any(".lora_" in name for name, _ in model.named_parameters()):
+            raise ValueError(
+                "`lora_learning_rate` has nothing to train: give the model LoRA first (`tall_hf.training.lora.add_lora`), or "
+                "leave it out."
+            )
         if args.unfreeze:
             unfreeze(model, args.unfreeze)
         self.curriculum = LossCurriculum(args.loss_positions, args.loss_curriculum)
