@@ -74,9 +74,10 @@ def test_all_rows_are_run_once_and_reported(sweep, calls, tmp_path):
     assert listed.count(" done ") == 21 and "missing" not in listed
 
 
-def test_nothing_runs_while_a_row_contradicts_its_parts(sweep, calls):
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_nothing_runs_while_a_row_contradicts_its_parts(sweep, calls, flags):
     parts = {role: str(component_path(role)) for role in ("lr_hr", "llm", "hr_lr")}
-    result = sweep({"gated": {"compose": parts}, "wrong": {"compose": parts | {"bridge_heads": 3}}})
+    result = sweep({"gated": {"compose": parts}, "wrong": {"compose": parts | {"bridge_heads": 3}}}, *flags)
     assert result.exit_code == 1 and "`compose` of the row 'wrong': " in result.output
     assert calls() == []
 

@@ -60,6 +60,8 @@ def register(app: typer.Typer):
             if list_:
                 console.print(_table(queue, output))
                 return
+            if not report:
+                check_parts(read)
             if dry_run:
                 for stage in queue:
                     if not is_done(output, stage):
@@ -69,7 +71,6 @@ def register(app: typer.Typer):
                 if any(trained.evaluate is not None for trained in trainings):
                     load_metric()  # what is missing is missed now, not after hours of training
                 check_files(read)
-                check_parts(read)
                 undone = _run(queue, output, jobs, launch)
             if launch.rank == 0:
                 with full_disk_named(output):
@@ -108,5 +109,8 @@ def _table(queue: list[Stage], output: Path):
     for stage in queue:
         seconds = read_record(output, stage).get("seconds")
         state = state_of(output, stage)
-        rows.append([stage.name, stage.about, state, "" if seconds is None else f"{seconds:,.0f}", stage.command[-1]])
-    return rich_table("Stages", ["stage", "for", "state", "seconds", "folder"], rows)
+        folder = Path(stage.command[-1]).relative_to(output)
+        rows.append([stage.name, stage.about, state, "" if seconds is None else f"{seconds:,.0f}", str(folder)])
+    table = rich_table("Stages", ["stage", "for", "state", "seconds", "folder"], rows)
+    table.columns[-1].no_wrap = True
+    return table

@@ -59,7 +59,8 @@ class TALLTrainer(AdapterTrainer):
     Raises:
         TypeError: for arguments or a processor of another kind, or without a model (`model_init` is not supported).
         ValueError: for an empty dataset, a data collator, a `frozen_dtype` under nn.DataParallel, a `lora_learning_rate`
-            without LoRA, `unfreeze` of what is not there or of layers between others in another dtype, or a `metric_for_best_model` that is none of the metrics.
+            without LoRA, `unfreeze` of what is not there or of layers between others in another dtype, or a
+            `metric_for_best_model` that is none of the metrics.
         FloatingPointError: while training, when loss or gradients are no longer finite.
     """
 
