@@ -4,13 +4,14 @@ python collect.py outputs/he-cpu [--plot learning_curve.png] > tables.md
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from run import shown
 
 from tall_hf.evaluation.scores import OVERLAP
 from tall_hf.files import read_json
-from tall_hf.measuring.tables import markdown_table
+from tall_hf.measuring.tables import markdown_table, p_value_text
 
 
 def percent(metrics: dict) -> str:
@@ -84,13 +85,15 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
         cost = (entry["fitting_cost"] or {}).get("seconds", trained)
         trials = learned.get("trials")
         bits = metrics.get("bits_per_character")
+        if isinstance(bits, float):
+            bits = f"{bits:.2f}" if math.isfinite(bits) else "∞"  # a word that cannot be written
         rows.append(
             [
                 name,
                 percent(metrics),
                 f"{100 * metrics['top5_accuracy']:.2f}",
-                f"{bits:.2f}" if isinstance(bits, float) else str(bits or ""),
-                f"{comparison['adjusted_p_value']:.3f}" if comparison else "",
+                str(bits or ""),
+                p_value_text(comparison["adjusted_p_value"]) if comparison else "",
                 str(len(trials) if isinstance(trials, list) else trials or ("1" if trained else "")),
                 "" if cost is None else f"{cost:,.0f}",
                 f"{entry['answering_cost']['seconds']:,.0f}",
@@ -101,9 +104,9 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
 
 def _split(approaches: dict, by: str) -> tuple[list[str], list[list[str]]]:
     splits = {name: entry["splits"][by] for name, entry in approaches.items() if entry.get("splits", {}).get(by)}
-    if not splits:
-        return [], []
     parts = {part: metrics["n"] for split in splits.values() for part, metrics in split.items()}
+    if len(parts) < 2:  # the table above has it
+        return [], []
     title = {"group": "", "overlap": f"{OVERLAP} words in a row in the training text: "}[by]
     head = ["approach", *(f"{title}{part} (n={count:,})" for part, count in parts.items())]
     return head, [[name, *(percent(split[part]) for part in parts)] for name, split in splits.items()]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 import shutil
 import signal
@@ -272,12 +273,12 @@ def test_a_row_trains_the_model_of_another_on(tmp_path):
         run.read_grid(tmp_path / "wrong.yaml")
 
 
-def _entry(accuracy, learned=None, seconds=None):
+def _entry(accuracy, learned=None, seconds=None, bits=1.5):
     metrics = {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "n": 50}
     return {
-        "metrics": {**metrics, "top5_accuracy": accuracy, "bits_per_character": 1.5},
+        "metrics": {**metrics, "top5_accuracy": accuracy, "bits_per_character": bits},
         "comparison": {"adjusted_p_value": 0.25},
-        "splits": {"group": {"news": metrics}},
+        "splits": {"group": {"news": metrics, "everyday": metrics}, "overlap": {"none": metrics}},
         "learned": learned or {},
         "fitting_cost": None if seconds is None else {"seconds": seconds},
         "answering_cost": {"seconds": 3.0},
@@ -292,7 +293,7 @@ def test_tables_and_the_learning_curve(tmp_path):
         folder = tmp_path / "evaluation" / name / "held_out"
         folder.mkdir(parents=True)
         row = "gated" if name == "main" else "gated_10k"
-        approaches = {row: _entry(accuracy), "ngram": _entry(0.2, {"trials": [{}, {}]}, 7)}
+        approaches = {row: _entry(accuracy, bits=math.inf), "ngram": _entry(0.2, {"trials": [{}, {}]}, 7)}
         if name == "main":
             approaches["lora"] = {"error": "no memory"}
         report = {
@@ -316,10 +317,11 @@ def test_tables_and_the_learning_curve(tmp_path):
     text = "\n".join(collect.evaluation_tables(tmp_path))
     assert "## main, held_out, protocol clean: 50 questions" in text
     assert "    tall evaluate 'gated=a b'" in text and "2026-01-02, x86, 2 CPUs; seed 0." in text
-    assert "| gated | 50.00 [40.0, 60.0] | 50.00 | 1.50 | 0.250 | 1 | 1,234 | 3 |" in text.replace("1,235", "1,234")
+    assert "| gated | 50.00 [40.0, 60.0] | 50.00 | ∞ | 0.250 | 1 | 1,234 | 3 |" in text.replace("1,235", "1,234")
     assert "| ngram | 20.00 [10.0, 30.0] | 20.00 | 1.50 | 0.250 | 2 | 7 | 3 |" in text
     assert "| lora | failed: no memory |" in text
-    assert "news (n=50)" in text
+    # One group alone would say what the table above it says.
+    assert "| approach | news (n=50) | everyday (n=50) |" in text and "in a row" not in text
 
     collect.plot_learning_curve(tmp_path, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
