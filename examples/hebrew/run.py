@@ -27,6 +27,7 @@ from tall_hf.sweep.queue import shown as queue_shown
 
 HERE = Path(__file__).parent
 ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
+_QUICK = {"majority", "ngram", "decoder_only"}  # they count, or learn nothing
 _ITEM_KEYS = {
     "row": {"row", "like", "from", "compose", "train", "sentences", "truncation", "parts", "longer"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed"},
@@ -172,22 +173,25 @@ def build_queue(
                     needs,
                 )
                 continue
+            rivals = item.get("rivals", "all")
             command = [*TALL, "evaluate", *(f"{name}={folder}" for name, (folder, _) in chosen.items())]
             command += ["--text", text / f"{test}.jsonl", "--column", "text", "--group-column", "group", *common]
             for protocol in scale["evaluate"]["protocols"]:
                 command += ["--protocol", protocol]
             command += ["--budget-steps", scale["evaluate"]["budget_steps"], "--seed", item.get("seed", 0)]
             command += ["--budget-batch-size", scale["train"]["per_device_train_batch_size"]]
-            if item.get("rivals", "all") != "all":
-                asked = ["tall", *item["rivals"], *(["translator_only"] if "without_llm" in item else [])]
+            if rivals != "all":
+                asked = ["tall", *rivals, *(["translator_only"] if "without_llm" in item else [])]
                 for approach in asked:
                     command += ["--approach", approach]
             if "without_llm" in item:
                 control, need = trained(rows[item["without_llm"]])
                 command += ["--translator-only", control]
                 needs.append(need)
-            # What rivals learn is named after all that decides it, and the same for every set of questions.
-            links = {folder / "fitted": output / "evaluation" / "fitted"}
+            # What rivals learn is named after all that decides it, and the same for every set of questions. Stages that share it
+            # wait for each other, so what takes seconds is learned again.
+            is_quick = rivals != "all" and set(rivals) <= _QUICK
+            links = {} if is_quick else {folder / "fitted": output / "evaluation" / "fitted"}
             add(f"evaluate:{name}:{test}", command, needs, links)
     return list(queue.values())
 
