@@ -233,7 +233,7 @@ def test_overlap_is_looked_for_in_the_text_prepared_with_whole_sentences(grid):
         (
             {"a": {"compose": {"alignment_type": "linear"}, "pretrain_alignment": True}},
             {},
-            "the row 'a' pretrains alignments of the type 'linear', and only those of the type 'mlp' are",
+            "the row 'a' pretrains alignments of the type 'linear' by the objective 'autoencoder', and only those",
         ),
         (
             {"a": {"seeds": [2**32]}},

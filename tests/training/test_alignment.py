@@ -21,7 +21,7 @@ from tall_hf.data.corpus import CorpusSettings
 from tall_hf.data.prepare import prepare
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
 from tall_hf.training import alignment as pretraining
-from tall_hf.training.alignment import pretrain_alignments, reconstruction_error
+from tall_hf.training.alignment import prediction_error, pretrain_alignments
 from tall_hf.training.alignment_report import AlignmentSettings
 
 
@@ -72,25 +72,27 @@ def test_mean_squared_error_and_explained_variance_by_hand():
     # Errors are the states themselves: 1 + 4 + 9 + 0 + 4 + 16 over 6 numbers. The column means are 2 and 2, the squared
     # deviations 1 + 0 + 1 and 4 + 0 + 4.
     batches = [torch.tensor([[1.0, 0.0], [2.0, 2.0]]), torch.tensor([[3.0, 4.0]])]
-    loss, explained = reconstruction_error(Doubling(), iter(batches))
+    loss, explained = prediction_error(Doubling(), ((batch, batch) for batch in batches))
     assert loss == pytest.approx(34 / 6)
     assert explained == pytest.approx(1 - 34 / 10)
 
 
 def test_explained_variance_is_one_for_a_copy_zero_for_the_mean_and_ignores_batches():
     states = 1000 + torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert reconstruction_error(nn.Identity(), [states]) == (0.0, 1.0)
+    assert prediction_error(nn.Identity(), [(states, states)]) == (0.0, 1.0)
 
     class Mean(nn.Module):
         def forward(self, batch):
             return states.mean(dim=0).expand_as(batch)
 
-    whole, split = (reconstruction_error(Mean(), batches) for batches in ([states], states.split(7)))
+    whole, split = (
+        prediction_error(Mean(), [(batch, batch) for batch in batches]) for batches in ([states], states.split(7))
+    )
     assert whole == pytest.approx(split)
     assert whole[0] == pytest.approx(states.var(dim=0, correction=0).mean().item())
     assert whole[1] == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match="All states are the same"):
-        reconstruction_error(nn.Identity(), [torch.ones(3, 2)])
+        prediction_error(nn.Identity(), [(torch.ones(3, 2), torch.ones(3, 2))])
 
 
 @pytest.mark.parametrize("name", ["source_alignment", "target_alignment"])
@@ -201,7 +203,7 @@ def test_plateau_and_early_stopping(fresh, rows, monkeypatch):
     """With a validation loss that stops falling after epoch 1, the rate halves and the best weights are kept."""
     model, processor = fresh("none")
     losses = iter([3.0, 2.0] + [2.5] * 20)
-    monkeypatch.setattr(pretraining, "reconstruction_error", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(pretraining, "prediction_error", lambda *_: (next(losses), 0.5))
     settings = AlignmentSettings(batch_size=4, validation_share=0.3, plateau_patience=2, stop_patience=5)
     alignment = pretrain_alignments(model, processor, rows, settings, progress=False).alignments["target_alignment"]
     assert alignment.best_epoch == 1
@@ -379,3 +381,15 @@ def test_command_refuses_what_it_cannot_read(command, tmp_path):
         assert done.exit_code == 1
         assert message in " ".join(done.output.split())
         assert not (tmp_path / "out").exists()
+
+
+def test_command_with_the_objective_embeddings(command, tmp_path):
+    options = ("--objective", "embeddings", "--max-epochs", 2, "--validation-share", 0.3)
+    done = CliRunner().invoke(app, command("out", *options))
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "alignment_pretraining.json").read_text())
+    assert report["settings"]["objective"] == "embeddings"
+    assert list(report["alignments"]) == ["target_alignment"]
+    done = CliRunner().invoke(app, command("other", "--objective", "words"))
+    assert done.exit_code == 2
+    assert "'words' is not one of" in " ".join(done.output.split())

@@ -29,7 +29,7 @@ from tall_hf.training.run import TALLRun
 
 from . import evaluate as evaluate_command
 from . import info, languages, layer_fusion, publish, sweep
-from .choices import Alignment, Backend, Bridge, Dtype, Fusion, Truncation
+from .choices import Alignment, Backend, Bridge, Dtype, Fusion, Objective, Truncation
 from .errors import show_traceback, user_errors
 from .parameters import print_parameters
 
@@ -193,6 +193,12 @@ def pretrain_alignment(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a TALL.")],
     dataset: Annotated[Path, typer.Option(help="What `tall prepare` wrote; its training split is read.")],
     output: Annotated[Path, typer.Option(help="Folder for the TALL with pretrained alignments, and the report.")],
+    objective: Annotated[
+        Objective,
+        typer.Option(
+            help="autoencoder, the paper's, or embeddings: alignment 2 learns to speak to the translator back."
+        ),
+    ] = "autoencoder",
     learning_rate: Annotated[float, typer.Option(help="AdamW's at the start.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Sentences in a batch.")] = 64,
     max_epochs: Annotated[int, typer.Option(help="Where to stop at the latest.")] = 100,
@@ -200,7 +206,10 @@ def pretrain_alignment(
     max_sentences: Annotated[int | None, typer.Option(help="Use only so many sentences.")] = None,
     seed: Annotated[int, typer.Option(help="Draws what is held out, the order and the first weights.")] = 0,
 ):
-    """Pretrain the two alignments as autoencoders on the frozen parts' states (optional, before `tall train`).
+    """Pretrain the alignments on the frozen parts' states (optional, before `tall train`).
+
+    As autoencoders both keep what they read. By the objective embeddings alignment 2 learns, on the translations, what the
+    HR→LR translator's own encoder would read there; compose with --warm-start, which takes that encoder over.
 
     Killed, it goes on with its last epoch when it is called again; until it is done its state is kept beside the output.
 
@@ -209,6 +218,7 @@ def pretrain_alignment(
     console = Console()
     with user_errors():
         settings = AlignmentSettings(
+            objective=str(objective),
             learning_rate=learning_rate,
             batch_size=batch_size,
             max_epochs=max_epochs,

@@ -8,6 +8,7 @@ from tall_hf.data.translation import BACKENDS
 from tall_hf.evaluation.approach import PROTOCOLS
 from tall_hf.modeling.configuration_layer_fusion import MAPPING_TYPES
 from tall_hf.modeling.configuration_tall import ALIGNMENT_TYPES, SOURCE_BRIDGES, SOURCE_FUSIONS
+from tall_hf.training.alignment_report import OBJECTIVES
 from tall_hf.training.arguments import FROZEN_DTYPES
 
 
@@ -23,6 +24,7 @@ Dtype = _choices("Dtype", FROZEN_DTYPES)
 Protocol = _choices("Protocol", PROTOCOLS)
 Truncation = _choices("Truncation", TRUNCATIONS)
 Backend = _choices("Backend", BACKENDS)
+Objective = _choices("Objective", OBJECTIVES)
 
 
 class EvaluationDtype(StrEnum):

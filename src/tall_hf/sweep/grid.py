@@ -17,6 +17,7 @@ import typer
 from tall_hf.data.corpus import CorpusSettings
 from tall_hf.files import is_plain_name
 from tall_hf.modeling.configuration_tall import TALLConfig
+from tall_hf.training.alignment_report import AlignmentSettings
 from tall_hf.training.arguments import TALLTrainingArguments
 from tall_hf.training.run import TALLRun, TALLRunSettings, check_truncation
 from tall_hf.yaml_files import read_mapping, read_value
@@ -155,10 +156,12 @@ class _Reader:
             options["compose"] = None
         elif options["pretrain_alignment"] is not None:
             kind = options["compose"].get("alignment_type") or TALLConfig.alignment_type
-            if kind != "mlp":
+            objective = options["pretrain_alignment"].get("objective") or AlignmentSettings.objective
+            if kind != "mlp" and (kind, objective) != ("linear", "embeddings"):
                 raise ValueError(
-                    f"{self.path}: the row {name!r} pretrains alignments of the type {kind!r}, and only those of the type 'mlp' "
-                    "are; set `pretrain_alignment: false` in it."
+                    f"{self.path}: the row {name!r} pretrains alignments of the type {kind!r} by the objective "
+                    f"{objective!r}, and only those of the type 'mlp' are (and 'linear' ones by 'embeddings'); set "
+                    "`pretrain_alignment: false` in it."
                 )
         return Row(name, settings["seeds"], source, options)
 

@@ -1,4 +1,4 @@
-"""Pretrain both dimension alignments as autoencoders on hidden states of a TALL's frozen parts."""
+"""Pretrain the dimension alignments on hidden states of a TALL's frozen parts: as autoencoders, or towards a translator."""
 
 import contextlib
 import copy
@@ -19,18 +19,22 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from tall_hf.files import atomic_write, remove_unfinished
 from tall_hf.fingerprints import hash_tensors
-from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
+from tall_hf.modeling.alignment_tall import AlignmentAutoencoder
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.progress import progress_bars
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
+from .embedding_targets import EmbeddingTargets
 
 
 @dataclass(frozen=True)
 class _FrozenPart:
-    """Where an alignment's states come from: a column of the dataset, through a frozen module."""
+    """Where an alignment's states come from, a column of the dataset through a frozen module, and what it makes of them.
+
+    Without `targets` it is to keep them, as the encoder half of an autoencoder.
+    """
 
     name: str
     column: str
@@ -39,6 +43,7 @@ class _FrozenPart:
     # What joins the layers of the module, if more than the last one is read.
     fusion: nn.Module | None
     read: Callable[[torch.LongTensor, torch.LongTensor], torch.Tensor]
+    targets: EmbeddingTargets | None = None
 
 
 def pretrain_alignments(
@@ -49,7 +54,12 @@ def pretrain_alignments(
     state_dir: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> PretrainingReport:
-    """Pretrain both alignments as autoencoders (TALL, section 3) and put the encoder halves into `model`, in place.
+    """Pretrain the alignments on states of the frozen parts and put them into `model`, in place.
+
+    With the objective "autoencoder" both learn to keep what they read, and the encoder halves are kept (TALL, section 3).
+    With "embeddings" alignment 2 alone learns to write, at each of the LLM's tokens, the HR→LR translator's own embedding of
+    the same letters (`EmbeddingTargets`): what custom encoder 2, taken over from that translator with `warm_start`, has
+    learned to read. Without it that encoder reads noise at first, and a decoder that reads noise learns to do without.
 
     Alignment 1 learns on the stage-1 states of the truncated sentences. Alignment 2 learns on the frozen LLM's states of
     the translations with the bridge at its start, that is, with the LLM's own embeddings: what the LLM writes behind an
@@ -58,7 +68,7 @@ def pretrain_alignments(
     would write behind the translation, with `look_ahead`, is left out too.) With the bridge "none" there is no alignment 1.
 
     The states are computed batch by batch and not kept: at the paper's sizes those of 256,000 sentences would take about
-    10 GB for each alignment, in half precision. The autoencoders train in float32 whatever the model's dtype.
+    10 GB for each alignment, in half precision. All train in float32 whatever the model's dtype.
 
     Args:
         model: a TALL; only its alignments change, and only when both are done.
@@ -75,15 +85,11 @@ def pretrain_alignments(
         The settings, the history of each alignment, and the variance it explains; `.save(folder)` writes it down.
 
     Raises:
-        ValueError: for alignments that are no MLPs, a dataset without the columns or with fewer than two rows, a state of
+        ValueError: for alignments that this objective cannot train, a dataset without the columns or with fewer than two rows, a state of
             another run, or states or a loss that are not finite.
     """
-    if model.config.alignment_type != "mlp":
-        raise ValueError(
-            f'Only alignments of the type "mlp" are pretrained as autoencoders, and this TALL\'s are '
-            f"{model.config.alignment_type!r}. Train it without."
-        )
     settings = settings or AlignmentSettings()
+    _check_objective(model, settings.objective)
     dataset = _select(dataset, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(dataset), generator=generator).tolist()
@@ -98,11 +104,11 @@ def pretrain_alignments(
     reports, weights = {}, {}
     try:
         with progress_bars("batches", disable=not progress) as bar:
-            for part in _frozen_parts(model, processor):
+            for part in _frozen_parts(model, processor, settings.objective):
                 state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
                 run = _Pretraining(model, part, learned, held_out, settings, state_file)
                 reports[part.name] = run.train(bar)
-                weights[part.name] = run.best["encoder"]
+                weights[part.name] = run.best["alignment"]
     finally:
         model.train(was_training)
     for name, state_dict in weights.items():
@@ -111,30 +117,32 @@ def pretrain_alignments(
 
 
 @torch.no_grad()
-def reconstruction_error(autoencoder: AlignmentAutoencoder, batches: Iterator[torch.Tensor]) -> tuple[float, float]:
-    """Mean squared error of an autoencoder on hidden states, and the variance it explains.
+def prediction_error(module: nn.Module, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
+    """Mean squared error of what a module makes of hidden states, and the variance it explains.
 
-    The explained variance is 1 - Σ|x - x̂|² / Σ|x - mean(x)|², both sums over all tokens and all dimensions and the mean
-    one vector for all tokens: 1 for a perfect reconstruction, 0 for giving that mean for every token, below 0 for worse.
+    The explained variance is 1 - Σ|y - f(x)|² / Σ|y - mean(y)|², both sums over all tokens and all dimensions and the mean
+    one vector for all tokens: 1 for the targets themselves, 0 for giving that mean for every token, below 0 for worse.
 
     Args:
-        autoencoder: in any mode; evaluated without dropout.
-        batches: states of tokens, (tokens, width) each.
+        module: in any mode; evaluated without dropout.
+        batches: states of tokens, (tokens, width), and what is to come of them, (tokens, width of the targets).
 
     Raises:
-        ValueError: all states are the same.
+        ValueError: all targets are the same, or there are none.
     """
-    autoencoder.eval()
+    module.eval()
     error, count, mean, spread = 0.0, 0, 0.0, 0.0
-    for states in batches:
-        error += (autoencoder(states) - states).square().sum().item()
-        # Chan's update: the mean and the squared deviations from it, exact where Σx² - n·mean² would cancel.
-        batch_mean = states.mean(dim=0)
-        deviations = (states - batch_mean).square().sum().item()
+    for states, targets in batches:
+        if not len(states):
+            continue
+        error += (module(states) - targets).square().sum().item()
+        # Chan's update: the mean and the squared deviations from it, exact where Σy² - n·mean² would cancel.
+        batch_mean = targets.mean(dim=0)
+        deviations = (targets - batch_mean).square().sum().item()
         difference = batch_mean.cpu().double() - mean
-        spread += deviations + difference.square().sum().item() * count * len(states) / (count + len(states))
-        mean = mean + difference * len(states) / (count + len(states))
-        count += len(states)
+        spread += deviations + difference.square().sum().item() * count * len(targets) / (count + len(targets))
+        mean = mean + difference * len(targets) / (count + len(targets))
+        count += len(targets)
     if spread == 0:
         raise ValueError("All states are the same, so there is no variance to explain. Validate on more sentences.")
     return error / (count * mean.numel()), 1 - error / spread
@@ -147,15 +155,16 @@ class _Pretraining:
         self.part, self.settings, self.state_file = part, settings, state_file
         self.learned, self.held_out = learned.select_columns(part.column), held_out.select_columns(part.column)
         self.lengths = [len(row) for block in self.learned.iter(batch_size=1000) for row in block[part.column]]
-        alignment: DimensionAlignment = getattr(model.encoder, part.name)
-        self.device = alignment.up_proj.weight.device
-        with _seeded(self.device, settings.seed):
-            # A copy, in a precision that small updates can be added in.
-            self.autoencoder = AlignmentAutoencoder(
-                copy.deepcopy(alignment).float(), model.config.initializer_range
-            ).to(self.device)
-        self.autoencoder.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self.autoencoder.parameters(), lr=settings.learning_rate)
+        alignment: nn.Module = getattr(model.encoder, part.name)
+        self.device = next(alignment.parameters()).device
+        # A copy, in a precision that small updates can be added in.
+        self.alignment = copy.deepcopy(alignment).float()
+        self.module = self.alignment
+        if part.targets is None:
+            with _seeded(self.device, settings.seed):
+                self.module = AlignmentAutoencoder(self.alignment, model.config.initializer_range).to(self.device)
+        self.module.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=settings.learning_rate)
         self.schedule = ReduceLROnPlateau(
             self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
         )
@@ -164,6 +173,7 @@ class _Pretraining:
             "settings": dataclasses.asdict(settings),
             "dataset": _digest_rows(self.learned, self.held_out),
             "frozen part": _digest_weights(part.module),
+            "embeddings": None if part.targets is None else _digest_weights(part.targets.embeddings),
             "source fusion": None if part.fusion is None else _digest_weights(part.fusion),
             "alignment's first weights": _digest_weights(alignment),
         }
@@ -180,8 +190,8 @@ class _Pretraining:
             with _seeded(self.device, self.settings.seed + epoch):
                 # Epoch 0 only looks: it is the "before" of the report.
                 train_loss = self._train_epoch(epoch, lambda: bar.advance(task)) if epoch else None
-            loss, explained_variance = reconstruction_error(
-                self.autoencoder, self._states(self.held_out, range(len(self.held_out)))
+            loss, explained_variance = prediction_error(
+                self.module, self._states(self.held_out, range(len(self.held_out)))
             )
             entry = {
                 "epoch": epoch,
@@ -192,8 +202,8 @@ class _Pretraining:
             }
             self.history.append(entry)
             if self.best is None or loss < self.best["loss"]:
-                encoder = {key: value.clone() for key, value in self.autoencoder.encoder.state_dict().items()}
-                self.best = {"loss": loss, "epoch": epoch, "encoder": encoder}
+                weights = {key: value.clone() for key, value in self.alignment.state_dict().items()}
+                self.best = {"loss": loss, "epoch": epoch, "alignment": weights}
             if epoch:
                 self.schedule.step(loss)
             self._save()
@@ -202,15 +212,18 @@ class _Pretraining:
 
     def _train_epoch(self, epoch, advance) -> float:
         """One pass over the training sentences; the mean of its batches' losses."""
-        self.autoencoder.train()
+        self.module.train()
         batch_size = self.settings.batch_size
         # Sentences of like length share a batch, so that the frozen part reads little padding.
         order = get_length_grouped_indices(
             self.lengths, batch_size, generator=torch.Generator().manual_seed(self.settings.seed + epoch)
         )
         total, batches = 0.0, 0
-        for batches, states in enumerate(self._states(self.learned, order), start=1):
-            loss = mse_loss(self.autoencoder(states), states)
+        for batches, (states, targets) in enumerate(self._states(self.learned, order), start=1):
+            if not len(states):
+                advance()
+                continue
+            loss = mse_loss(self.module(states), targets)
             if not torch.isfinite(loss):
                 raise ValueError(
                     f"The loss of {self.part.name} is {loss.item()} in epoch {epoch}, batch {batches}. Lower the learning "
@@ -218,17 +231,25 @@ class _Pretraining:
                 )
             self.optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.autoencoder.parameters(), self.settings.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
             self.optimizer.step()
             total += loss.item()
             advance()
         return total / batches
 
-    def _states(self, dataset: Dataset, order) -> Iterator[torch.Tensor]:
-        """The frozen part's states of the tokens of each batch, (tokens, width) in float32; padding is left out."""
+    def _states(self, dataset: Dataset, order) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The frozen part's states of the tokens of each batch, and what is to come of them, both (tokens, width) in float32.
+
+        Padding is left out, and tokens without a target.
+        """
         for start in range(0, len(order), self.settings.batch_size):
             rows = dataset[list(order[start : start + self.settings.batch_size])][self.part.column]
-            yield _frozen_states(self.part, rows).to(self.device)
+            states = _frozen_states(self.part, rows).to(self.device)
+            if self.part.targets is None:
+                yield states, states
+            else:
+                targets, known = (tensor.to(self.device) for tensor in self.part.targets(rows))
+                yield states[known], targets[known]
 
     def _gainless(self) -> int:
         return len(self.history) - 1 - self.best["epoch"]
@@ -250,7 +271,7 @@ class _Pretraining:
             return
         state = {
             "identity": self.identity,
-            "autoencoder": self.autoencoder.state_dict(),
+            "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "history": self.history,
@@ -271,7 +292,7 @@ class _Pretraining:
                 f"{self.state_file} holds the state of another pretraining: changed {', '.join(changed + details)}. Go on "
                 f"with what it was begun with, or delete {self.state_file.parent} to begin anew."
             )
-        self.autoencoder.load_state_dict(state["autoencoder"])
+        self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history, self.best = state["history"], state["best"]
@@ -298,7 +319,20 @@ def _frozen_states(part: _FrozenPart, rows: list[list[int]]) -> torch.Tensor:
     return states
 
 
-def _frozen_parts(model: TALLForCausalLM, processor: TALLProcessor) -> list[_FrozenPart]:
+def _check_objective(model: TALLForCausalLM, objective: str):
+    kind = model.config.alignment_type
+    if objective == "autoencoder" and kind != "mlp":
+        raise ValueError(
+            f'Only alignments of the type "mlp" are pretrained as autoencoders, and this TALL\'s are {kind!r}. Train it '
+            "without."
+        )
+    if objective == "embeddings" and kind == "identity":
+        raise ValueError('An alignment of the type "identity" has nothing to learn. Train without pretraining it.')
+
+
+def _frozen_parts(
+    model: TALLForCausalLM, processor: TALLProcessor, objective: str = "autoencoder"
+) -> list[_FrozenPart]:
     encoder = model.encoder
 
     def read_with_llm(ids, mask):
@@ -306,9 +340,15 @@ def _frozen_parts(model: TALLForCausalLM, processor: TALLProcessor) -> list[_Fro
         return encoder.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
     target = _FrozenPart(
-        "target_alignment", "llm_input_ids", processor.llm_tokenizer.pad_token_id, encoder.llm, None, read_with_llm
+        "target_alignment",
+        "llm_input_ids",
+        processor.llm_tokenizer.pad_token_id,
+        encoder.llm,
+        None,
+        read_with_llm,
+        EmbeddingTargets(model, processor) if objective == "embeddings" else None,
     )
-    if encoder.source_alignment is None:
+    if encoder.source_alignment is None or objective == "embeddings":
         return [target]
     source = _FrozenPart(
         "source_alignment",

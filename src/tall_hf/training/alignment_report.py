@@ -16,13 +16,16 @@ from .plot import plot_alignments
 logger = logging.get_logger(__name__)
 
 REPORT_NAME = "alignment_pretraining"
+OBJECTIVES = ("autoencoder", "embeddings")
 
 
 @dataclass(frozen=True)
 class AlignmentSettings:
-    """How the autoencoders are trained; the learning rate is the paper's, schedule and clipping are its code's.
+    """How the alignments are pretrained; the learning rate is the paper's, schedule and clipping are its code's.
 
     Attributes:
+        objective: "autoencoder", the paper's, for both alignments; or "embeddings", for alignment 2 to write what the HR→LR
+            translator's own encoder would read of the translation.
         learning_rate: AdamW's at the start.
         batch_size: sentences in a batch.
         max_epochs: where to stop at the latest.
@@ -38,6 +41,7 @@ class AlignmentSettings:
         ValueError: for a value out of its range.
     """
 
+    objective: str = "autoencoder"
     learning_rate: float = 1e-3
     batch_size: int = 64
     max_epochs: int = 100
@@ -50,6 +54,8 @@ class AlignmentSettings:
     seed: int = 0
 
     def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"`objective` must be one of {', '.join(map(repr, OBJECTIVES))}, got {self.objective!r}.")
         for name in ("learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be above 0, got {getattr(self, name)}.")
@@ -70,7 +76,7 @@ class AlignmentReport:
     """What pretraining made of one alignment.
 
     Attributes:
-        history: one entry an epoch, epoch 0 being the untrained autoencoder, with `epoch`, `train_loss` (not for epoch
+        history: one entry an epoch, epoch 0 being before training, with `epoch`, `train_loss` (not for epoch
             0), `validation_loss`, `explained_variance` and `learning_rate`.
         best_epoch: the epoch whose weights were kept, that of the lowest validation loss.
         stopped_early: whether `stop_patience` ended it, rather than `max_epochs`.
@@ -82,7 +88,7 @@ class AlignmentReport:
 
     @property
     def explained_variance(self) -> tuple[float, float]:
-        """Before training, and of the weights that were kept; see `alignment.reconstruction_error`."""
+        """Before training, and of the weights that were kept; see `alignment.prediction_error`."""
         return tuple(self.history[epoch]["explained_variance"] for epoch in (0, self.best_epoch))
 
 
