@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROLES = ("lr_hr", "hr_lr", "llm")  # the longest trainings first
 _QUICK = {"majority", "ngram", "decoder_only"}  # they count, or learn nothing
 _ITEM_KEYS = {
-    "row": {"row", "like", "from", "compose", "train", "sentences", "truncation", "parts", "longer"},
+    "row": {"row", "like", "from", "compose", "align", "train", "sentences", "truncation", "parts", "longer"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed"},
     "references": {"references", "sets"},
 }
@@ -60,6 +60,11 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
             merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train", "parts")}
             item = {**base, **item, **merged}
             start = rows.get(item.get("from"), item)
+            if "align" in item and "from" in item and item["align"] != start.get("align"):
+                raise ValueError(
+                    f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on, whose alignments are trained; "
+                    "leave its own `align` out."
+                )
             if any(item[name] not in ({}, start[name]) for name in ("compose", "parts")):
                 raise ValueError(
                     f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on, which has another compose or "
@@ -138,9 +143,21 @@ def build_queue(
             command += [f"--{name}", value]
         return folder, add(f"prepare:{folder.name}", command, ["data", need])
 
+    def aligned(row, dataset, prepare_need):
+        """The composed model, its alignments pretrained where the row says by which objective."""
+        model, need = composed(row)
+        if "align" not in row:
+            return model, need
+        folder = output / "aligned" / row["row"]
+        command = [*TALL, "pretrain-alignment", model, "--dataset", dataset, "--output", folder]
+        command += ["--objective", row["align"]]
+        for name, value in scale.get("align", {}).items():
+            command += [f"--{name}", value]
+        return folder, add(f"align:{row['row']}", command, [need, prepare_need])
+
     def trained(row):
-        model, need = trained(rows[row["from"]]) if "from" in row else composed(row)
         dataset, prepare_need = prepared(row, row.get("truncation", "last_word"))
+        model, need = trained(rows[row["from"]]) if "from" in row else aligned(row, dataset, prepare_need)
         folder = output / "trained" / row["row"]
         command = [*TALL, "train", "--model", model, "--dataset", dataset, "--output_dir", folder, "--resume"]
         settings = {**scale["train"], **row["train"]}
