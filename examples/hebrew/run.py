@@ -197,6 +197,8 @@ def build_queue(
                 command += ["--protocol", protocol]
             command += ["--budget-steps", scale["evaluate"]["budget_steps"], "--seed", item.get("seed", 0)]
             command += ["--budget-batch-size", scale["train"]["per_device_train_batch_size"]]
+            if "soft_prompt_sentences" in scale["evaluate"] and (rivals == "all" or "soft_prompt" in rivals):
+                command += ["--soft-prompt-sentences", scale["evaluate"]["soft_prompt_sentences"]]
             if rivals != "all":
                 asked = ["tall", *rivals, *(["translator_only"] if "without_llm" in item else [])]
                 for approach in asked:

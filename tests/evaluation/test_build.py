@@ -31,6 +31,16 @@ def test_fine_tuning_keeps_float32_weights_and_the_published_rate_computes_in_it
     assert direct.load()[0].dtype == torch.bfloat16
 
 
+def test_the_soft_prompts_sentences_can_be_limited(composed, tmp_path):
+    model, processor = composed("gated")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    parts = {"models": {"tall": str(tmp_path)}, "llm": "x", "hr_lr": "y"}
+    for limit, expected in ((None, 20_000), (50, 50)):
+        [approach] = APPROACHES["soft_prompt"].make(Parts(**parts, soft_prompt_sentences=limit))
+        assert approach.max_sentences == expected
+
+
 def test_a_budget_is_the_steps_of_the_full_training_and_a_quarter_of_it_each_trials():
     recipe = made("fine_tuned", budget_steps=100).recipe
     assert (recipe.max_steps, recipe.trial_steps) == (100, 25)

@@ -68,6 +68,10 @@ def register(app: typer.Typer):
         budget_batch_size: Annotated[
             int | None, typer.Option(min=1, help="Sentences in each of these steps; 16 if not given.")
         ] = None,
+        soft_prompt_sentences: Annotated[
+            int | None,
+            typer.Option(min=1, help="Training sentences that soft_prompt looks for words for; 20,000 if not given."),
+        ] = None,
         batch_size: Annotated[int, typer.Option(min=1, help="Questions in a batch.")] = 32,
         top_k: Annotated[int, typer.Option(min=1, help="Words an approach may propose.")] = 5,
         seed: Annotated[int, typer.Option(help="Of what approaches draw at random.")] = 0,
@@ -105,6 +109,7 @@ def register(app: typer.Typer):
                 translator_only=translator_only,
                 budget_steps=budget_steps,
                 budget_batch_size=budget_batch_size,
+                soft_prompt_sentences=soft_prompt_sentences,
                 batch_size=batch_size,
                 top_k=top_k,
                 seed=seed,

@@ -49,6 +49,7 @@ def evaluate(
     translator_only: str | os.PathLike | None = None,
     budget_steps: int | None = None,
     budget_batch_size: int | None = None,
+    soft_prompt_sentences: int | None = None,
     split: Callable[[str], list[str]] = str.split,
     batch_size: int = 32,
     top_k: int = 5,
@@ -79,6 +80,7 @@ def evaluate(
         translator_only: a TALL that was composed without its LLM and trained on the same text.
         budget_steps, budget_batch_size: optimizer steps of approaches that are trained here, and sentences a step; their
             own defaults when not given. Give them what the TALL was given.
+        soft_prompt_sentences: training sentences that "soft_prompt" looks for words for, its own default when not given.
         split: divides a sentence into words, for scripts without spaces, as for `read_questions`. Questions, `ngram`,
             what comes back by translation and the split by length follow it; approaches that write with a tokenizer take
             for a word what stands between spaces. The command line has no such option.
@@ -119,6 +121,7 @@ def evaluate(
         training=training,
         budget_steps=budget_steps,
         budget_batch_size=budget_batch_size,
+        soft_prompt_sentences=soft_prompt_sentences,
         split=split,
         seed=seed,
         dtype=choose_dtype(dtype),

@@ -89,6 +89,7 @@ class Parts:
         training: what approaches learn from.
         budget_steps, budget_batch_size: optimizer steps of each approach that is trained here, and sentences a step; its
             own defaults when None. The published recipe keeps its batch size.
+        soft_prompt_sentences: training sentences that the soft prompt looks for words for; its own default when None.
         split: divides a sentence of the low-resource language into words.
         seed: of trainings.
         dtype, device: of all models.
@@ -102,6 +103,7 @@ class Parts:
     training: TrainingText | None = None
     budget_steps: int | None = None
     budget_batch_size: int | None = None
+    soft_prompt_sentences: int | None = None
     split: Callable[[str], list[str]] = str.split
     seed: int = 0
     dtype: torch.dtype = torch.float32
@@ -180,8 +182,10 @@ class ApproachSpec:
 
 def _soft_prompt(parts: Parts) -> list[Approach]:
     loaders = (parts.part_loader("llm"), parts.part_loader("hr_lr"), parts.tall_loader(parts.models[parts.first]))
-    recipe = parts.recipe(PROMPT_RECIPE)
-    return [SoftPrompt(*loaders, recipe=recipe, split=parts.split, **parts.languages())]
+    options = {"recipe": parts.recipe(PROMPT_RECIPE), "split": parts.split, **parts.languages()}
+    if parts.soft_prompt_sentences is not None:
+        options["max_sentences"] = parts.soft_prompt_sentences
+    return [SoftPrompt(*loaders, **options)]
 
 
 def _fine_tuned(parts: Parts, name: str, recipe: TuningRecipe) -> list[Approach]:

@@ -38,7 +38,15 @@ _SET_HERE = {
     "evaluate": {"models", "output", "dataset", "approach", "seed"},
 }
 # Of `tall evaluate`, for approaches other than the TALL.
-_FOR_RIVALS = {"llm", "hr_lr", "translator_only", "budget_steps", "budget_batch_size", "user_approach"}
+_FOR_RIVALS = {
+    "llm",
+    "hr_lr",
+    "translator_only",
+    "budget_steps",
+    "budget_batch_size",
+    "soft_prompt_sentences",
+    "user_approach",
+}
 _VARIABLE = re.compile(r"\$\w+|\$\{[^}]*\}")
 
 
