@@ -32,6 +32,7 @@ _ITEM_KEYS = {
     "row": {"row", "like", "from", "compose", "align", "train", "sentences", "truncation", "parts", "longer"},
     "evaluation": {"evaluation", "rows", "rivals", "without_llm", "sets", "sentences", "seed"},
     "references": {"references", "sets"},
+    "links": {"links"},
 }
 
 
@@ -45,7 +46,9 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
     for item in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
         kind = next((kind for kind in _ITEM_KEYS if kind in item), None)
         if kind is None or not set(item) <= _ITEM_KEYS[kind]:
-            raise ValueError(f"{path}: {item} is no row, evaluation or references entry; grid.yaml explains them.")
+            raise ValueError(
+                f"{path}: {item} is no row, evaluation, references or links entry; grid.yaml explains them."
+            )
         named = [
             item.get("like"),
             item.get("from"),
@@ -169,6 +172,16 @@ def build_queue(
     for item in grid:
         if "row" in item:
             trained(item)
+            continue
+        if "links" in item:
+            models = [component(part, "llm") for part in item["links"]]
+            translator, translator_needs = component("hr_lr", "hr_lr")
+            command = [sys.executable, HERE / "links.py", "--hr-lr", translator, "--data", text]
+            for spec in dict.fromkeys(spec for spec, _ in models):
+                command += ["--llm", spec]
+            command += ["--output", output / "links.json"] + ["--strip-niqqud"] * language["strip_niqqud"]
+            needs = [need for _, stages in models for need in stages]
+            add("links", command, dict.fromkeys(["data", *translator_needs, *needs]))
             continue
         tests = item.get("sets", ["held_out", *language["question_tests"]])
         chosen = {name: trained(rows[name]) for name in item.get("rows", [item.get("references")])}

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from datasets import Dataset
-from transformers import MarianMTModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, MarianMTModel
 
 
 HEBREW = Path(__file__).parents[2] / "examples" / "hebrew"
@@ -23,6 +24,7 @@ sys.path.insert(0, str(HEBREW))
 import collect  # noqa: E402
 import components  # noqa: E402
 import data  # noqa: E402
+import links  # noqa: E402
 import run  # noqa: E402
 from short_first import ShortFirst  # noqa: E402
 
@@ -202,7 +204,7 @@ def test_every_command_of_the_grid_is_one_the_library_knows(language, scale, tmp
         if stage.name.startswith("train:"):
             config, overrides = TALLRun.read_command_line([one for one in stage.command[4:] if one != "--resume"])
             TALLRun.read_settings(config, **{**overrides, "bf16": "false"})
-    for verb in ("compose", "prepare", "evaluate"):
+    for verb in ("compose", "prepare", "pretrain-alignment", "evaluate"):
         help_text = CliRunner().invoke(app, [verb, "--help"], terminal_width=300, env={"COLUMNS": "300"}).output
         for stage in queue:
             if stage.command[2:4] == ["tall_hf.cli", verb]:
@@ -274,6 +276,64 @@ def test_a_row_trains_the_model_of_another_on(tmp_path):
     (tmp_path / "wrong.yaml").write_text("- {row: then, from: last}\n")
     with pytest.raises(ValueError, match="names the row 'last'"):
         run.read_grid(tmp_path / "wrong.yaml")
+
+
+def test_a_rows_alignments_are_pretrained_before_it_is_trained(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "- {row: plain, compose: {bridge: gated}, truncation: random_word}\n"
+        "- {row: spoken, like: plain, align: embeddings}\n"
+        "- {row: further, like: spoken, from: spoken}\n"
+        "- {links: [llm, llm_long, llm]}\n"
+    )
+    paths = {"language": HEBREW / "he.yaml", "scale": HEBREW / "cpu.yaml", "data": tmp_path, "output": tmp_path}
+    settings = yaml.safe_load(paths["scale"].read_text("utf-8"))
+    grid, language = run.read_grid(tmp_path / "grid.yaml"), data.read_language(paths["language"])
+    stages = {stage.name: stage for stage in run.build_queue(grid, language, settings, {}, paths)}
+    assert [name for name in stages if name.startswith("align:")] == ["align:spoken"]
+    align, train = stages["align:spoken"], stages["train:spoken"]
+    assert align.command[2:5] == ["tall_hf.cli", "pretrain-alignment", str(tmp_path / "composed" / "spoken")]
+    assert align.command[align.command.index("--objective") + 1] == "embeddings"
+    assert "align:spoken" in train.needs and "prepare:text-random_word" in align.needs
+    assert train.command[train.command.index("--model") + 1] == str(tmp_path / "aligned" / "spoken")
+    plain, further = stages["train:plain"].command, stages["train:further"].command
+    assert plain[plain.index("--model") + 1] == str(tmp_path / "composed" / "plain")
+    assert further[further.index("--model") + 1] == str(tmp_path / "trained" / "spoken" / "model")
+
+    links = stages["links"]
+    parts = [value for option, value in zip(links.command, links.command[1:], strict=False) if option == "--llm"]
+    assert parts == [str(tmp_path / "components" / part) for part in ("llm", "llm_long")]
+    assert links.needs == ["data", "component:hr_lr", "component:llm", "component:llm_long"]
+    (tmp_path / "wrong.yaml").write_text("- {row: first}\n- {row: then, from: first, align: embeddings}\n")
+    with pytest.raises(ValueError, match="whose alignments are trained; leave its own `align` out"):
+        run.read_grid(tmp_path / "wrong.yaml")
+
+
+def test_links_by_hand(tmp_path, part):
+    """Teacher-forced words of a model that always writes the same token, and an n-gram model of two sentences."""
+    found = links.ngram(["the cat sat", "the cat sat", "a dog ran"], [("the cat", "sat"), ("a dog", "sat")], order=3)
+    assert (found["accuracy"], found["n"]) == (0.5, 2)
+
+    folder = part("qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    questions = [("Dana lives in", "Haifa"), ("The girl reads a book about a big", "sea"), ("Hello", "world")]
+    expected = []
+    for text, word in questions:
+        before, row = tokenizer(text)["input_ids"], tokenizer(f"{text} {word}")["input_ids"]
+        best = model(torch.tensor([row])).logits[0, len(before) - 1 : -1].argmax(-1).tolist()
+        expected.append(best == row[len(before) :])
+    for size in (1, 3):
+        assert links.language_model(str(folder), questions, size)["accuracy"] == sum(expected) / 3
+
+    back = part("marian_en_he")
+    questions = [("דנה גרה", "בחיפה"), ("הילדה קוראת ספר על ים", "גדול"), ("שלום", "עולם")]
+    figures = [links.translator_back(str(back), ["Dana lives", "A book", ""], questions, size) for size in (1, 3)]
+    assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], rel=1e-5)
+    assert figures[0]["accuracy"] == figures[1]["accuracy"]
+    tokenizer, model = AutoTokenizer.from_pretrained(back), MarianMTModel.from_pretrained(back).eval()
+    labels = tokenizer(text_target="שלום עולם", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    by_hand = model(**tokenizer("Hello", return_tensors="pt"), labels=labels).loss.item()
+    assert links.translator_back(str(back), ["Hello"], questions[2:], 4)["loss"] == pytest.approx(by_hand, rel=1e-4)
 
 
 def _entry(accuracy, learned=None, seconds=None, bits=1.5):
