@@ -14,7 +14,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,6 +306,16 @@ def read_jsonl(path: Path) -> list[dict[str, str]]:
     """The rows of a file that `write_data` wrote."""
     with open(path, encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def other_sentences(sentences: Sequence[str]) -> list[str]:
+    """For each sentence another one's place in a row that is shuffled and turned by one, so that none keeps its own."""
+    order = list(range(len(sentences)))
+    random.Random(0).shuffle(order)
+    others = list(sentences)
+    for place, source in zip(order, order[1:] + order[:1], strict=True):
+        others[place] = sentences[source]
+    return others
 
 
 def main():

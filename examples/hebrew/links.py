@@ -6,17 +6,18 @@ python links.py --llm components/llm --llm components/llm_long --hr-lr component
 Asked are the held-out sentences of which there is a translation by people. The language model is asked for the last word of
 that translation, behind what stands before it, beside an n-gram model of the text that it has read. The translator back is
 asked for the last word of the sentence, behind the translation, another sentence's, and nothing. Both are teacher-forced: a
-word counts as found where each of its tokens is the most probable one behind the right ones before it. So these are upper
-bounds of what the links can pass on, as a table of them says: a TALL cannot know what no link knows.
+word counts as found where each of its tokens is the most probable one behind the right ones before it, which flatters them
+beside the n-gram model's whole words. Sentences that are longer than a model reads, or whose last word changes the tokens
+before it, are left out. A TALL reads the sentence itself besides, so these are no bounds of it; but what no link knows it
+must learn from the sentences alone.
 """
 
 import argparse
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from data import read_jsonl
+from data import other_sentences, read_jsonl
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tall_hf.data.words import normalize, split_last_word, words_of
@@ -28,6 +29,7 @@ from tall_hf.progress import progress_bars
 
 
 IGNORED = -100
+DEVICE = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 @torch.inference_mode()
@@ -40,16 +42,16 @@ def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int)
         batch_size: sentences in a batch.
     """
     tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForCausalLM.from_pretrained(spec).eval()
-    rows = []
+    model = AutoModelForCausalLM.from_pretrained(spec).eval().to(DEVICE)
+    rows, found = [], []
     for text, word in questions:
-        before = tokenizer(text)["input_ids"]
-        rows.append((before, before + tokenizer(f" {word}", add_special_tokens=False)["input_ids"]))
-    found = []
+        before, whole = (tokenizer(asked)["input_ids"] for asked in (text, f"{text} {word}"))
+        if is_asked(before, whole) and len(whole) <= model.config.max_position_embeddings:
+            rows.append((before, whole))
     for batch in batches(rows, batch_size, Path(spec).name):
         longest = max(len(row) for _, row in batch)
-        ids = torch.tensor([row + [0] * (longest - len(row)) for _, row in batch])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for _, row in batch])
+        ids = torch.tensor([row + [0] * (longest - len(row)) for _, row in batch], device=DEVICE)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for _, row in batch], device=DEVICE)
         best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
         found += [
             best[i, len(start) - 1 : len(row) - 1].tolist() == row[len(start) :]
@@ -74,31 +76,36 @@ def ngram(lines: list[str], questions: list[tuple[str, str]], order: int = 4) ->
 def translator_back(spec: str, sources: list[str], questions: list[tuple[str, str]], batch_size: int) -> dict:
     """Loss a token of whole sentences behind their sources, and how many of their last words are found."""
     tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForSeq2SeqLM.from_pretrained(spec).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(spec).eval().to(DEVICE)
+    limit = model.config.max_position_embeddings
     rows, found, loss, tokens = [], [], 0.0, 0
     for source, (text, word) in zip(sources, questions, strict=True):
         before, whole = (
             tokenizer(text_target=target, add_special_tokens=False)["input_ids"] for target in (text, f"{text} {word}")
         )
-        # A word at the end may be cut into other pieces where the sentence goes on; then it is not asked for.
-        rows.append((source, len(before) if whole[: len(before)] == before else None, whole))
+        if is_asked(before, whole) and len(whole) <= limit:
+            rows.append((source, len(before), whole))
     start = model.generation_config.decoder_start_token_id
     for batch in batches(rows, batch_size, Path(spec).name):
-        encoded = tokenizer([source for source, *_ in batch], return_tensors="pt", padding=True, truncation=True)
+        sources = [source for source, *_ in batch]
+        encoded = tokenizer(sources, return_tensors="pt", padding=True, truncation=True, max_length=limit).to(DEVICE)
         longest = max(len(row) for *_, row in batch)
-        labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for *_, row in batch])
+        labels = torch.tensor([row + [IGNORED] * (longest - len(row)) for *_, row in batch], device=DEVICE)
         # What stands behind a row's end is not looked at.
-        inputs = torch.tensor([[start, *row[:-1]] + [start] * (longest - len(row)) for *_, row in batch])
+        inputs = torch.tensor(
+            [[start, *row[:-1]] + [start] * (longest - len(row)) for *_, row in batch], device=DEVICE
+        )
         logits = model(**encoded, decoder_input_ids=inputs).logits
         loss += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").item()
         tokens += int((labels != IGNORED).sum())
         best = logits.argmax(-1)
-        found += [
-            best[i, before : len(row)].tolist() == row[before:]
-            for i, (_, before, row) in enumerate(batch)
-            if before is not None
-        ]
+        found += [best[i, before : len(row)].tolist() == row[before:] for i, (_, before, row) in enumerate(batch)]
     return {**share(found), "loss": loss / tokens}
+
+
+def is_asked(before: list[int], whole: list[int]) -> bool:
+    """Whether a last word leaves the tokens before it as they are, and has some of its own."""
+    return len(whole) > len(before) and whole[: len(before)] == before
 
 
 def batches(rows: list[tuple], size: int, name: str) -> Iterator[list[tuple]]:
@@ -127,8 +134,9 @@ def main():
     text = [split_last_word(normalize(row["text"], options.strip_niqqud)) for row in rows]
     whole = [row["english"] for row, question in zip(rows, text, strict=True) if all(question)]
     text = [question for question in text if all(question)]
-    others = whole[:]
-    random.Random(0).shuffle(others)
+    if not asked or not text:
+        parser.error(f"no sentence of {options.data / 'held_out.references.jsonl'} has a last word in both languages")
+    others = other_sentences(whole)
     figures = {
         f"language model {Path(spec).name}, last word of the translation": language_model(
             spec, asked, options.batch_size

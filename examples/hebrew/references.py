@@ -5,13 +5,12 @@ python references.py gated=outputs/he-cpu/trained/gated/model --text held_out.re
 The text has columns `text`, `group` and `english`, a translation by people. Beside the TALL as it is stand
 `reference`, which reads that translation without its last word, `whole_reference`, which reads all of it and so the
 missing word's own translation too: an upper bound on what better translators could give without training anew; and
-`other_reference`, which reads that of another sentence. A TALL that answers alike behind all of them does not listen.
+`other_reference`, which reads all of another sentence's. A TALL that answers alike behind all of them does not listen.
 """
 
 import argparse
-import random
 
-from data import read_jsonl
+from data import other_sentences, read_jsonl
 
 from tall_hf.data.words import normalize, split_last_word
 from tall_hf.evaluation.approaches.tall import TALLWithTranslations
@@ -35,9 +34,7 @@ def main():
         question = split_last_word(normalize(row["text"], options.strip_niqqud))[0]
         whole[question] = row["english"]
         truncated[question] = split_last_word(row["english"])[0] or row["english"]
-    others = list(whole.values())
-    random.Random(0).shuffle(others)
-    other = dict(zip(whole, others, strict=True))
+    other = dict(zip(whole, other_sentences(list(whole.values())), strict=True))
     load = tall_loader(folder)
     evaluate(
         {name: folder},

@@ -23,6 +23,7 @@ from data import read_language, read_scale, text_name
 from tall_hf.files import locked
 from tall_hf.sweep.queue import TALL, Stage, is_done, read_record, run_queue, state_of, with_needs
 from tall_hf.sweep.queue import shown as queue_shown
+from tall_hf.training.alignment_report import OBJECTIVES
 
 
 HERE = Path(__file__).parent
@@ -58,6 +59,12 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
         ]
         if missing := [name for name in named if name is not None and name not in rows]:
             raise ValueError(f"{path}: {item[kind]} names the row {missing[0]!r}, which does not stand before it.")
+        if kind == "links" and any("links" in other for other in grid):
+            raise ValueError(f"{path}: there are two entries of links; name all language models in one.")
+        if kind == "row" and item.get("align") not in (None, *OBJECTIVES):
+            raise ValueError(
+                f"{path}: the row {item['row']!r} has `align: {item['align']}`, which is none of {', '.join(OBJECTIVES)}."
+            )
         if kind == "row":
             base = rows.get(item.get("like"), {})
             merged = {name: base.get(name, {}) | item.get(name, {}) for name in ("compose", "train", "parts")}

@@ -308,8 +308,28 @@ def test_a_rows_alignments_are_pretrained_before_it_is_trained(tmp_path):
         run.read_grid(tmp_path / "wrong.yaml")
 
 
+def test_every_sentence_gets_another_ones_place():
+    for count in range(2, 40):
+        others = data.other_sentences([str(i) for i in range(count)])
+        assert sorted(map(int, others)) == list(range(count))
+        assert all(int(other) != i for i, other in enumerate(others))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("- {row: a, align: embedings}", "has `align: embedings`, which is none of autoencoder, embeddings"),
+        ("- {links: [llm]}\n- {links: [llm_long]}", "two entries of links"),
+    ],
+)
+def test_a_grid_is_refused_before_anything_runs(tmp_path, entry, message):
+    (tmp_path / "grid.yaml").write_text(entry)
+    with pytest.raises(ValueError, match=message):
+        run.read_grid(tmp_path / "grid.yaml")
+
+
 def test_links_by_hand(tmp_path, part):
-    """Teacher-forced words of a model that always writes the same token, and an n-gram model of two sentences."""
+    """Words of tiny models one by one and in batches, and an n-gram model of three sentences."""
     found = links.ngram(["the cat sat", "the cat sat", "a dog ran"], [("the cat", "sat"), ("a dog", "sat")], order=3)
     assert (found["accuracy"], found["n"]) == (0.5, 2)
 
@@ -325,9 +345,16 @@ def test_links_by_hand(tmp_path, part):
     for size in (1, 3):
         assert links.language_model(str(folder), questions, size)["accuracy"] == sum(expected) / 3
 
+    # Words without tokens of their own and sentences longer than the model reads are no questions.
+    extreme = [("Dana lives in", "\ufeff"), ("Dana lives in " * 200, "Haifa")]
+    assert links.language_model(str(folder), questions + extreme, 2)["n"] in (3, 4)
+
     back = part("marian_en_he")
+    long = [("דנה גרה " * 200, "בחיפה")]
     questions = [("דנה גרה", "בחיפה"), ("הילדה קוראת ספר על ים", "גדול"), ("שלום", "עולם")]
-    figures = [links.translator_back(str(back), ["Dana lives", "A book", ""], questions, size) for size in (1, 3)]
+    sources = ["Dana lives", "A book " * 100, "", "x"]
+    figures = [links.translator_back(str(back), sources, questions + long, size) for size in (1, 3)]
+    assert figures[0]["n"] == 3
     assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], rel=1e-5)
     assert figures[0]["accuracy"] == figures[1]["accuracy"]
     tokenizer, model = AutoTokenizer.from_pretrained(back), MarianMTModel.from_pretrained(back).eval()

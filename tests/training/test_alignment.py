@@ -23,6 +23,7 @@ from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlign
 from tall_hf.training import alignment as pretraining
 from tall_hf.training.alignment import prediction_error, pretrain_alignments
 from tall_hf.training.alignment_report import AlignmentSettings
+from tall_hf.training.alignment_states import frozen_parts, frozen_states
 
 
 QUICK = AlignmentSettings(batch_size=4, max_epochs=4, validation_share=0.3)
@@ -43,7 +44,7 @@ class Doubling(nn.Module):
 
 
 def part_of(model, processor, name):
-    return next(part for part in pretraining._frozen_parts(model, processor) if part.name == name)
+    return next(part for part in frozen_parts(model, processor, "autoencoder") if part.name == name)
 
 
 def test_alignments_that_are_no_mlps_are_refused(composed):
@@ -91,7 +92,7 @@ def test_explained_variance_is_one_for_a_copy_zero_for_the_mean_and_ignores_batc
     assert whole == pytest.approx(split)
     assert whole[0] == pytest.approx(states.var(dim=0, correction=0).mean().item())
     assert whole[1] == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="All states are the same"):
+    with pytest.raises(ValueError, match="All targets are the same"):
         prediction_error(nn.Identity(), [(torch.ones(3, 2), torch.ones(3, 2))])
 
 
@@ -102,8 +103,8 @@ def test_padding_never_counts(composed, rows, name):
     part = part_of(model, processor, name)
     sentences = rows[part.column][:5]
     assert len({len(ids) for ids in sentences}) > 2
-    together = pretraining._frozen_states(part, sentences)
-    alone = torch.cat([pretraining._frozen_states(part, [ids]) for ids in sentences])
+    together = frozen_states(part, sentences)
+    alone = torch.cat([frozen_states(part, [ids]) for ids in sentences])
     assert together.shape == (sum(map(len, sentences)), alone.shape[1])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -121,7 +122,7 @@ def test_states_are_those_the_alignments_read_in_the_model(composed, rows):
             model.encoder(**ids)
         handle.remove()
         part = part_of(model, processor, name)
-        torch.testing.assert_close(pretraining._frozen_states(part, [rows[part.column][0]]), seen[0][0])
+        torch.testing.assert_close(frozen_states(part, [rows[part.column][0]]), seen[0][0])
 
 
 def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
@@ -134,7 +135,7 @@ def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
         model.encoder(
             input_ids=torch.tensor([rows["input_ids"][0]]), llm_input_ids=torch.tensor([rows["llm_input_ids"][0]])
         )
-    torch.testing.assert_close(pretraining._frozen_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
+    torch.testing.assert_close(frozen_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
 
 
 def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
@@ -149,7 +150,7 @@ def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
     torch.manual_seed(0)
     autoencoder = AlignmentAutoencoder(expected, model.config.initializer_range)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-3)
-    states = [pretraining._frozen_states(part, [ids]) for ids in learned]
+    states = [frozen_states(part, [ids]) for ids in learned]
     squares = sum((autoencoder(one) - one).square().sum() for one in states)
     (squares / sum(one.numel() for one in states)).backward()
     assert nn.utils.clip_grad_norm_(autoencoder.parameters(), 0.01) > 0.02
@@ -274,6 +275,17 @@ def test_another_run_is_not_resumed(fresh, rows, tmp_path):
         started.encoder.translator.get_encoder().layers[0].fc1.bias += 1
     with pytest.raises(ValueError, match="changed frozen part"):
         resume()
+
+
+def test_the_state_of_an_earlier_version_is_told(fresh, rows, tmp_path):
+    model, processor = fresh("none")
+    pretrain_alignments(copy.deepcopy(model), processor, rows, QUICK, tmp_path, progress=False)
+    path = tmp_path / "target_alignment.pt"
+    state = torch.load(path, weights_only=True)
+    del state["identity"]["settings"]["objective"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=f"written by an earlier version of tall-hf. Delete {tmp_path}"):
+        pretrain_alignments(model, processor, rows, QUICK, tmp_path, progress=False)
 
 
 def test_states_of_another_source_fusion_are_not_gone_on_with(fresh, rows, tmp_path):

@@ -7,6 +7,7 @@ import parts
 import pytest
 import torch
 from datasets import Dataset
+from transformers.utils import logging
 
 from tall_hf import compose
 from tall_hf.training.alignment import pretrain_alignments
@@ -77,6 +78,34 @@ def test_a_words_pieces_cover_it_whatever_the_tokenizer_cuts(composed):
             assert end == start
 
 
+def test_pieces_are_as_long_as_their_letters_and_unknown_ones_take_what_is_left(composed, monkeypatch):
+    model, processor = composed("gated")
+    targets = EmbeddingTargets(model, processor)
+    pieces = {"▁Da": 11, "na": 12, "<unk>": 1, "▁": 13}
+
+    class Tokenizer:
+        unk_token_id = 1
+
+        def __init__(self, *cut):
+            self.cut = cut
+
+        def __call__(self, text, **_):
+            return {"input_ids": [pieces[piece] for piece in self.cut]}
+
+        def convert_ids_to_tokens(self, ids):
+            return [{index: piece for piece, index in pieces.items()}[index] for index in ids]
+
+    for word, cut, expected in (
+        ("Dana", ("▁Da", "na"), [(0, 2, 11), (2, 4, 12)]),
+        ("Dana東", ("▁Da", "na", "<unk>"), [(0, 2, 11), (2, 4, 12), (4, 5, 1)]),
+        ("東京na都", ("▁", "<unk>", "na", "<unk>"), [(0, 0, 13), (0, 1.5, 1), (1.5, 3.5, 12), (3.5, 5, 1)]),
+        ("Danana", ("▁Da", "na"), [(0, 3, 11), (3, 6, 12)]),  # a normaliser made it shorter
+        ("?", ("▁",), [(0, 1, 13)]),
+    ):
+        targets.tokenizer = Tokenizer(*cut)
+        assert targets._pieces_of(word) == expected, word
+
+
 def test_real_tokenizers_give_the_translators_own_embeddings(composed):
     """A token of letters that all lie in one piece is to become that piece."""
     model, processor = composed("gated")
@@ -109,20 +138,60 @@ def test_rows_are_independent_of_each_other(composed):
     assert torch.equal(known, torch.cat([mask for _, mask in alone]))
 
 
-def test_a_cut_translation_has_no_targets_and_an_empty_batch_does_no_harm(fresh, rows):
-    model, processor = fresh("gated")
-    cut = [row[1:] if len(row) > 1 else row for row in rows["llm_input_ids"]]
+def test_a_cut_translation_is_read_as_it_stands(composed):
+    model, processor = composed("gated")
     targets = EmbeddingTargets(model, processor)
-    nothing = torch.zeros(0, model.config.hr_lr_config.d_model)
+    row = tokens_of(processor, "Dana lives in the red house")
+    found, known = targets([row[2:]])
+    text = processor.llm_tokenizer.decode(row[2:])
+    assert known.any()
+    torch.testing.assert_close(found, targets([tokens_of(processor, text)])[0])
+
+
+def test_what_its_text_does_not_give_back_is_left_out_and_told(fresh, rows, caplog):
+    model, processor = fresh("gated")
+    targets = EmbeddingTargets(model, processor)
     found, known = targets([])
-    assert torch.equal(found, nothing)
+    assert found.shape == (0, model.config.hr_lr_config.d_model)
     assert not known.numel()
-    unreadable = processor.llm_tokenizer.pad_token_id
-    some = rows.remove_columns("llm_input_ids").add_column("llm_input_ids", [[unreadable]] * 8 + cut[8:])
-    pretrain_alignments(model, processor, some, SETTINGS, progress=False)
-    none = rows.remove_columns("llm_input_ids").add_column("llm_input_ids", [[unreadable]] * len(rows))
-    with pytest.raises(ValueError, match="no variance to explain"):
-        pretrain_alignments(model, processor, none, SETTINGS, progress=False)
+    unreadable = [processor.llm_tokenizer.pad_token_id] * 50
+    assert not targets([unreadable])[1].any()
+    # A batch of such rows alone is passed over, and the loss is that of the batches there were.
+    some = rows.remove_columns("llm_input_ids").add_column(
+        "llm_input_ids", [unreadable] * 8 + rows["llm_input_ids"][8:]
+    )
+    settings = AlignmentSettings(objective="embeddings", batch_size=1, max_epochs=1, validation_share=0.4)
+    logger = logging.get_logger("tall_hf.training.alignment")
+    logger.addHandler(caplog.handler)
+    try:
+        report = pretrain_alignments(model, processor, some, settings, progress=False).alignments["target_alignment"]
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert 0 < report.share_with_target < 0.8
+    assert f"Only {report.share_with_target:.0%} of the LLM's tokens have an embedding to learn" in caplog.text
+    assert 0.3 < report.history[1]["train_loss"] / report.history[1]["validation_loss"] < 3
+    none = rows.remove_columns("llm_input_ids").add_column("llm_input_ids", [unreadable] * len(rows))
+    with pytest.raises(ValueError, match=r"None of the 300 tokens of 6 held-out translations has a target"):
+        pretrain_alignments(model, processor, none, settings, progress=False)
+
+
+@pytest.mark.parametrize("llm", ["llama", "gpt2", "bloom"])
+def test_other_language_models_tokens_have_targets(composed, llm):
+    """Whether the tokenizer writes a beginning, and whatever stands in the text that looks special."""
+    model, processor = composed("gated", llm=llm)
+    targets = EmbeddingTargets(model, processor)
+    for text in ("Dana lives in Haifa", "the red house , today .", "a </s> b", "don't go"):
+        row = processor(text="x", translations=text)["llm_input_ids"][0]
+        found, known = targets([row])
+        assert known.sum() >= len(text.split()), text
+        assert not found[~known].any()
+
+
+def test_half_precision_models_learn_too(part_folders, rows):
+    model, processor = compose(**part_folders(), source_bridge="gated", warm_start=True, dtype=torch.bfloat16)
+    report = pretrain_alignments(model, processor, rows, SETTINGS, progress=False).alignments["target_alignment"]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert report.explained_variance[1] > max(0, report.explained_variance[0])
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])

@@ -196,7 +196,8 @@ def pretrain_alignment(
     objective: Annotated[
         Objective,
         typer.Option(
-            help="autoencoder, the paper's, or embeddings: alignment 2 learns to speak to the translator back."
+            help="autoencoder, the paper's; or embeddings, for what was composed with --warm-start: alignment 2 learns to speak to "
+            "the translator back."
         ),
     ] = "autoencoder",
     learning_rate: Annotated[float, typer.Option(help="AdamW's at the start.")] = 1e-3,

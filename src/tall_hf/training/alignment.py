@@ -1,12 +1,11 @@
-"""Pretrain the dimension alignments on hidden states of a TALL's frozen parts: as autoencoders, or towards a translator."""
+"""Pretrain the dimension alignments on hidden states of a TALL's frozen parts."""
 
 import contextlib
 import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,34 +15,23 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import logging
 
 from tall_hf.files import atomic_write, remove_unfinished
 from tall_hf.fingerprints import hash_tensors
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
-from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.progress import progress_bars
 
 from .alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
-from .embedding_targets import EmbeddingTargets
+from .alignment_states import FrozenPart, frozen_parts, frozen_states
 
 
-@dataclass(frozen=True)
-class _FrozenPart:
-    """Where an alignment's states come from, a column of the dataset through a frozen module, and what it makes of them.
+logger = logging.get_logger(__name__)
 
-    Without `targets` it is to keep them, as the encoder half of an autoencoder.
-    """
-
-    name: str
-    column: str
-    pad_token_id: int
-    module: nn.Module
-    # What joins the layers of the module, if more than the last one is read.
-    fusion: nn.Module | None
-    read: Callable[[torch.LongTensor, torch.LongTensor], torch.Tensor]
-    targets: EmbeddingTargets | None = None
+# Fewer tokens with a target than this are worth a warning.
+_FEW_TARGETS = 0.8
 
 
 def pretrain_alignments(
@@ -59,7 +47,7 @@ def pretrain_alignments(
     With the objective "autoencoder" both learn to keep what they read, and the encoder halves are kept (TALL, section 3).
     With "embeddings" alignment 2 alone learns to write, at each of the LLM's tokens, the HR→LR translator's own embedding of
     the same letters (`EmbeddingTargets`): what custom encoder 2, taken over from that translator with `warm_start`, has
-    learned to read. Without it that encoder reads noise at first, and a decoder that reads noise learns to do without.
+    learned to read. (Whether it was taken over, a composed model does not say: without `warm_start` this teaches nothing.)
 
     Alignment 1 learns on the stage-1 states of the truncated sentences. Alignment 2 learns on the frozen LLM's states of
     the translations with the bridge at its start, that is, with the LLM's own embeddings: what the LLM writes behind an
@@ -90,7 +78,8 @@ def pretrain_alignments(
     """
     settings = settings or AlignmentSettings()
     _check_objective(model, settings.objective)
-    dataset = _select(dataset, settings)
+    parts = frozen_parts(model, processor, settings.objective)
+    dataset = _select(dataset, settings, parts)
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(dataset), generator=generator).tolist()
     validation_size = min(max(1, round(settings.validation_share * len(dataset))), len(dataset) - 1)
@@ -104,7 +93,7 @@ def pretrain_alignments(
     reports, weights = {}, {}
     try:
         with progress_bars("batches", disable=not progress) as bar:
-            for part in _frozen_parts(model, processor, settings.objective):
+            for part in parts:
                 state_file = None if state_dir is None else Path(state_dir) / f"{part.name}.pt"
                 run = _Pretraining(model, part, learned, held_out, settings, state_file)
                 reports[part.name] = run.train(bar)
@@ -144,14 +133,14 @@ def prediction_error(module: nn.Module, batches: Iterator[tuple[torch.Tensor, to
         mean = mean + difference * len(targets) / (count + len(targets))
         count += len(targets)
     if spread == 0:
-        raise ValueError("All states are the same, so there is no variance to explain. Validate on more sentences.")
+        raise ValueError("All targets are the same, so there is no variance to explain. Validate on more sentences.")
     return error / (count * mean.numel()), 1 - error / spread
 
 
 class _Pretraining:
     """The training of one alignment, epoch by epoch, and the state that it can be taken up from."""
 
-    def __init__(self, model, part: _FrozenPart, learned: Dataset, held_out: Dataset, settings, state_file):
+    def __init__(self, model, part: FrozenPart, learned: Dataset, held_out: Dataset, settings, state_file):
         self.part, self.settings, self.state_file = part, settings, state_file
         self.learned, self.held_out = learned.select_columns(part.column), held_out.select_columns(part.column)
         self.lengths = [len(row) for block in self.learned.iter(batch_size=1000) for row in block[part.column]]
@@ -168,7 +157,7 @@ class _Pretraining:
         self.schedule = ReduceLROnPlateau(
             self.optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience
         )
-        self.history, self.best = [], None
+        self.history, self.best, self.share_with_target = [], None, 1.0
         self.identity = {
             "settings": dataclasses.asdict(settings),
             "dataset": _digest_rows(self.learned, self.held_out),
@@ -187,6 +176,8 @@ class _Pretraining:
         while not self._finished():
             epoch = len(self.history)
             bar.reset(task, description=self._describe(title, epoch), total=batches_per_epoch)
+            if not epoch:
+                self.share_with_target = self._measure_share()
             with _seeded(self.device, self.settings.seed + epoch):
                 # Epoch 0 only looks: it is the "before" of the report.
                 train_loss = self._train_epoch(epoch, lambda: bar.advance(task)) if epoch else None
@@ -208,7 +199,27 @@ class _Pretraining:
                 self.schedule.step(loss)
             self._save()
         bar.update(task, description=self._describe(title, len(self.history)), completed=batches_per_epoch)
-        return AlignmentReport(self.history, self.best["epoch"], self._gainless() >= self.settings.stop_patience)
+        stopped_early = self._gainless() >= self.settings.stop_patience
+        return AlignmentReport(self.history, self.best["epoch"], stopped_early, self.share_with_target)
+
+    def _measure_share(self) -> float:
+        """Of the held-out sentences' tokens, the share that has a target."""
+        if self.part.targets is None:
+            return 1.0
+        _, known = self.part.targets(self.held_out[self.part.column])
+        share = known.float().mean().item()
+        if not share:
+            raise ValueError(
+                f"None of the {len(known)} tokens of {len(self.held_out)} held-out translations has a target: this LLM's "
+                'tokenizer does not give their text back, or they are empty. Pretrain with the objective "autoencoder", or '
+                "on more sentences."
+            )
+        if share < _FEW_TARGETS:
+            logger.warning(
+                f"Only {share:.0%} of the LLM's tokens have an embedding to learn: its tokenizer does not give the text of "
+                "the other translations back as it was."
+            )
+        return share
 
     def _train_epoch(self, epoch, advance) -> float:
         """One pass over the training sentences; the mean of its batches' losses."""
@@ -219,10 +230,11 @@ class _Pretraining:
             self.lengths, batch_size, generator=torch.Generator().manual_seed(self.settings.seed + epoch)
         )
         total, batches = 0.0, 0
-        for batches, (states, targets) in enumerate(self._states(self.learned, order), start=1):
+        for states, targets in self._states(self.learned, order):
+            advance()
             if not len(states):
-                advance()
                 continue
+            batches += 1
             loss = mse_loss(self.module(states), targets)
             if not torch.isfinite(loss):
                 raise ValueError(
@@ -234,8 +246,7 @@ class _Pretraining:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
             self.optimizer.step()
             total += loss.item()
-            advance()
-        return total / batches
+        return total / max(1, batches)
 
     def _states(self, dataset: Dataset, order) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The frozen part's states of the tokens of each batch, and what is to come of them, both (tokens, width) in float32.
@@ -244,7 +255,7 @@ class _Pretraining:
         """
         for start in range(0, len(order), self.settings.batch_size):
             rows = dataset[list(order[start : start + self.settings.batch_size])][self.part.column]
-            states = _frozen_states(self.part, rows).to(self.device)
+            states = frozen_states(self.part, rows).to(self.device)
             if self.part.targets is None:
                 yield states, states
             else:
@@ -276,6 +287,7 @@ class _Pretraining:
             "schedule": self.schedule.state_dict(),
             "history": self.history,
             "best": self.best,
+            "share_with_target": self.share_with_target,
         }
         with atomic_write(self.state_file) as aside:
             torch.save(state, aside)
@@ -287,6 +299,11 @@ class _Pretraining:
         changed = [key for key, value in self.identity.items() if state["identity"].get(key) != value]
         if changed:
             was, now = state["identity"].get("settings", {}), self.identity["settings"]
+            if not set(now) <= set(was):
+                raise ValueError(
+                    f"{self.state_file} was written by an earlier version of tall-hf. Delete {self.state_file.parent} to begin "
+                    "anew."
+                )
             details = [f"{key} {was.get(key)} → {now[key]}" for key in now if was.get(key) != now[key]]
             raise ValueError(
                 f"{self.state_file} holds the state of another pretraining: changed {', '.join(changed + details)}. Go on "
@@ -295,28 +312,7 @@ class _Pretraining:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.history, self.best = state["history"], state["best"]
-
-
-@torch.no_grad()
-def _frozen_states(part: _FrozenPart, rows: list[list[int]]) -> torch.Tensor:
-    """What an alignment reads of some sentences: one state for each token and none for padding.
-
-    Returns:
-        (tokens, width) in float32.
-
-    Raises:
-        ValueError: a state is not finite.
-    """
-    device = next(part.module.parameters()).device
-    ids, mask = (tensor.to(device) for tensor in pad_rows(rows, part.pad_token_id, "right"))
-    states = part.read(ids, mask)[mask.bool()].float()
-    if not torch.isfinite(states).all():
-        raise ValueError(
-            f"The states that {part.name} reads are not finite. Half precision may be too small for this part: compose "
-            "with dtype 'bfloat16' or 'float32'."
-        )
-    return states
+        self.history, self.best, self.share_with_target = state["history"], state["best"], state["share_with_target"]
 
 
 def _check_objective(model: TALLForCausalLM, objective: str):
@@ -330,39 +326,8 @@ def _check_objective(model: TALLForCausalLM, objective: str):
         raise ValueError('An alignment of the type "identity" has nothing to learn. Train without pretraining it.')
 
 
-def _frozen_parts(
-    model: TALLForCausalLM, processor: TALLProcessor, objective: str = "autoencoder"
-) -> list[_FrozenPart]:
-    encoder = model.encoder
-
-    def read_with_llm(ids, mask):
-        embeddings = encoder.llm.get_input_embeddings()(ids)  # as the model's forward feeds it
-        return encoder.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
-
-    target = _FrozenPart(
-        "target_alignment",
-        "llm_input_ids",
-        processor.llm_tokenizer.pad_token_id,
-        encoder.llm,
-        None,
-        read_with_llm,
-        EmbeddingTargets(model, processor) if objective == "embeddings" else None,
-    )
-    if encoder.source_alignment is None or objective == "embeddings":
-        return [target]
-    source = _FrozenPart(
-        "source_alignment",
-        "input_ids",
-        processor.source_tokenizer.pad_token_id,
-        encoder.translator.get_encoder(),
-        encoder.source_fusion,
-        encoder.encode_source,
-    )
-    return [source, target]
-
-
-def _select(dataset: Dataset, settings: AlignmentSettings) -> Dataset:
-    columns = ["input_ids", "llm_input_ids"]
+def _select(dataset: Dataset, settings: AlignmentSettings, parts: list[FrozenPart]) -> Dataset:
+    columns = [part.column for part in parts]
     missing = [name for name in columns if name not in dataset.column_names]
     if missing:
         raise ValueError(

@@ -80,11 +80,15 @@ class AlignmentReport:
             0), `validation_loss`, `explained_variance` and `learning_rate`.
         best_epoch: the epoch whose weights were kept, that of the lowest validation loss.
         stopped_early: whether `stop_patience` ended it, rather than `max_epochs`.
+        share_with_target: of the held-out sentences' tokens, the share that had something to learn: all, but for the
+            objective "embeddings", by which a token without letters has nothing, nor any of a text that the LLM's tokenizer
+            does not give back as it was.
     """
 
     history: list[dict[str, float | int | None]]
     best_epoch: int
     stopped_early: bool
+    share_with_target: float = 1.0
 
     @property
     def explained_variance(self) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """EmbeddingTargets: what the HR→LR translator's own encoder would read of a translation, at each of the LLM's tokens."""
 
 import functools
+import itertools
 import re
 
 import torch
@@ -13,8 +14,9 @@ from tall_hf.modeling.text_rows_tall import as_text
 class EmbeddingTargets:
     """For each token of the LLM the mean embedding of the translator's pieces of the same letters, weighed by overlap.
 
-    Two tokenizers cut a text differently, but both cut it between spaces first, so pieces are laid over the tokens word
-    by word, each as long as its letters. The embeddings are scaled as the translator's encoder scales them, which is what
+    Two tokenizers cut a text differently, but most cut it between spaces first, so pieces are laid over the tokens word
+    by word, each as long as its letters. (Without spaces a sentence is one word, and where pieces are unknown or normalised
+    the letters behind them are met less exactly.) The embeddings are scaled as the translator's encoder scales them, which is what
     custom encoder 2 read before it was taken over with `warm_start`.
 
     Args:
@@ -53,7 +55,8 @@ class EmbeddingTargets:
 
         Returns:
             The targets, (tokens of all rows, HR→LR width) in float32, and which of them there are: none for special tokens
-            and spaces, nor for a translation that its own text does not give back, as one that was cut.
+            and spaces, nor for a translation that the tokenizer does not cut the same way when its text is read again. What is
+            left of a word where a translation was cut is read as it stands.
         """
         tokens, pieces, weights = [], [], []
         first = 0
@@ -87,21 +90,32 @@ class EmbeddingTargets:
             for word in re.finditer(r"\S+", text)
             for start, end, piece in self._pieces(word.group())
         ]
-        found = []
+        found, first = [], 0
         for token, (start, end) in enumerate(encoded["offset_mapping"]):
-            for piece_start, piece_end, piece in spans:
-                common = min(end, piece_end) - max(start, piece_start)
-                if common > 0:
-                    found.append((token, piece, common))
+            # Both stand in the order of the text: what ends before this token ends before all that follow. Several tokens may
+            # share a letter of several bytes.
+            while first < len(spans) and spans[first][1] <= start:
+                first += 1
+            for piece_start, piece_end, piece in itertools.islice(spans, first, None):
+                if piece_start >= end:
+                    break
+                found.append((token, piece, min(end, piece_end) - max(start, piece_start)))
         return found
 
     def _pieces_of(self, word: str) -> list[tuple[float, float, int]]:
         """(start, end, id) of the translator's pieces of a word, from 0 to its length."""
         ids = self.tokenizer(*as_text(self.tokenizer, [word]), add_special_tokens=False, verbose=False)["input_ids"]
-        # A normaliser may have lengthened the word or shortened it, and a piece unknown is written as a name.
-        lengths = [len(piece.replace("▁", "")) for piece in self.tokenizer.convert_ids_to_tokens(ids)]
+        unknown = [piece == self.tokenizer.unk_token_id for piece in ids]
+        lengths = [
+            0 if is_unknown else len(piece.replace("▁", ""))
+            for piece, is_unknown in zip(self.tokenizer.convert_ids_to_tokens(ids), unknown, strict=True)
+        ]
+        # What is unknown has the letters that the others leave over.
+        left = max(0.0, len(word) - sum(lengths)) / max(1, sum(unknown))
+        lengths = [left if is_unknown else length for is_unknown, length in zip(unknown, lengths, strict=True)]
         if not any(lengths):
             lengths = [1] * len(ids)
+        # A normaliser may have lengthened the word or shortened it.
         scale, start, spans = len(word) / max(sum(lengths), 1), 0.0, []
         for piece, length in zip(ids, lengths, strict=True):
             spans.append((start, start + scale * length, piece))
