@@ -42,7 +42,7 @@ def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int)
         batch_size: sentences in a batch.
     """
     tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForCausalLM.from_pretrained(spec).eval().to(DEVICE)
+    model = AutoModelForCausalLM.from_pretrained(spec, use_safetensors=True).eval().to(DEVICE)
     rows, found = [], []
     for text, word in questions:
         before, whole = (tokenizer(asked)["input_ids"] for asked in (text, f"{text} {word}"))
@@ -76,7 +76,7 @@ def ngram(lines: list[str], questions: list[tuple[str, str]], order: int = 4) ->
 def translator_back(spec: str, sources: list[str], questions: list[tuple[str, str]], batch_size: int) -> dict:
     """Loss a token of whole sentences behind their sources, and how many of their last words are found."""
     tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForSeq2SeqLM.from_pretrained(spec).eval().to(DEVICE)
+    model = AutoModelForSeq2SeqLM.from_pretrained(spec, use_safetensors=True).eval().to(DEVICE)
     limit = model.config.max_position_embeddings
     rows, found, loss, tokens = [], [], 0.0, 0
     for source, (text, word) in zip(sources, questions, strict=True):
