@@ -73,7 +73,8 @@ def pretrain_alignments(
         The settings, the history of each alignment, and the variance it explains; `.save(folder)` writes it down.
 
     Raises:
-        ValueError: for alignments that this objective cannot train, a dataset without the columns or with fewer than two rows, a state of
+        ValueError: for alignments that this objective cannot train, a dataset without the columns or with fewer than two rows,
+            a state of
             another run, or states or a loss that are not finite.
     """
     settings = settings or AlignmentSettings()

@@ -1,0 +1,48 @@
+"""What the links of the chain find by themselves, against models asked one by one."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, MarianMTModel
+
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "hebrew"))
+
+import links  # noqa: E402
+
+
+def test_links_by_hand(tmp_path, part):
+    """Words of tiny models one by one and in batches, and an n-gram model of three sentences."""
+    found = links.ngram(["the cat sat", "the cat sat", "a dog ran"], [("the cat", "sat"), ("a dog", "sat")], order=3)
+    assert (found["accuracy"], found["n"]) == (0.5, 2)
+
+    folder = part("qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    questions = [("Dana lives in", "Haifa"), ("The girl reads a book about a big", "sea"), ("Hello", "world")]
+    expected = []
+    for text, word in questions:
+        before, row = tokenizer(text)["input_ids"], tokenizer(f"{text} {word}")["input_ids"]
+        best = model(torch.tensor([row])).logits[0, len(before) - 1 : -1].argmax(-1).tolist()
+        expected.append(best == row[len(before) :])
+    for size in (1, 3):
+        assert links.language_model(str(folder), questions, size)["accuracy"] == sum(expected) / 3
+
+    # Words without tokens of their own and sentences longer than the model reads are no questions.
+    extreme = [("Dana lives in", "\ufeff"), ("Dana lives in " * 200, "Haifa")]
+    assert links.language_model(str(folder), questions + extreme, 2)["n"] in (3, 4)
+
+    back = part("marian_en_he")
+    long = [("דנה גרה " * 200, "בחיפה")]
+    questions = [("דנה גרה", "בחיפה"), ("הילדה קוראת ספר על ים", "גדול"), ("שלום", "עולם")]
+    sources = ["Dana lives", "A book " * 100, "", "x"]
+    figures = [links.translator_back(str(back), sources, questions + long, size) for size in (1, 3)]
+    assert figures[0]["n"] == 3
+    assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], rel=1e-5)
+    assert figures[0]["accuracy"] == figures[1]["accuracy"]
+    tokenizer, model = AutoTokenizer.from_pretrained(back), MarianMTModel.from_pretrained(back).eval()
+    labels = tokenizer(text_target="שלום עולם", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    by_hand = model(**tokenizer("Hello", return_tensors="pt"), labels=labels).loss.item()
+    assert links.translator_back(str(back), ["Hello"], questions[2:], 4)["loss"] == pytest.approx(by_hand, rel=1e-4)
