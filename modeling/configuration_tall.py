@@ -220,6 +220,22 @@ class TALLConfig(PreTrainedConfig):
         # Marian may have a vocabulary of its own to write with.
         written = max(self.lr_hr_config.vocab_size, getattr(self.lr_hr_config, "decoder_vocab_size", None) or 0)
         check_generation("translation_generation_config", self.translation_generation_config or {}, written)
+        for name in ("lr_hr_config", "hr_lr_config"):
+            model_type = getattr(self, name).model_type
+            if model_type not in TRANSLATOR_TYPES:
+                raise ValueError(
+                    f"`{name}` is of type {model_type!r}; supported translators are {', '.join(TRANSLATOR_TYPES)} "
+                    "(NLLB checkpoints are of type m2m_100)."
+                )
+        if self.hr_lr_config.encoder_layers < 1:
+            raise ValueError(
+                "`hr_lr_config` has `encoder_layers` 0, but custom encoder 2 is built after that encoder; give it a layer at least."
+            )
+        if self.llm_config.is_encoder_decoder:
+            raise ValueError(
+                f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "
+                "language model, such as Qwen2, Llama or BLOOM."
+            )
         if look_ahead and not self.llm_config.get_text_config().tie_word_embeddings:
             raise ValueError(
                 "`look_ahead` takes the LLM's next token from its token embeddings, and this LLM has a head of its own "
@@ -229,18 +245,6 @@ class TALLConfig(PreTrainedConfig):
             raise ValueError(
                 f"`look_ahead` of {look_ahead} tokens leaves the translation none of the "
                 f"{self.max_translation_length + look_ahead} positions there are; lower it."
-            )
-        for name in ("lr_hr_config", "hr_lr_config"):
-            model_type = getattr(self, name).model_type
-            if model_type not in TRANSLATOR_TYPES:
-                raise ValueError(
-                    f"`{name}` is of type {model_type!r}; supported translators are {', '.join(TRANSLATOR_TYPES)} "
-                    "(NLLB checkpoints are of type m2m_100)."
-                )
-        if self.llm_config.is_encoder_decoder:
-            raise ValueError(
-                f"`llm_config` is of type {self.llm_config.model_type!r}, an encoder-decoder; the LLM must be a decoder-only "
-                "language model, such as Qwen2, Llama or BLOOM."
             )
         if self.alignment_type == "identity":
             self._check_equal_widths()

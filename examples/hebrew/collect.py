@@ -11,13 +11,7 @@ from run import shown
 
 from tall_hf.evaluation.scores import OVERLAP
 from tall_hf.files import read_json
-from tall_hf.measuring.tables import markdown_table, p_value_text
-
-
-def percent(metrics: dict) -> str:
-    """Accuracy with its 95% interval."""
-    low, high = metrics["accuracy_interval"]
-    return f"{100 * metrics['accuracy']:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
+from tall_hf.measuring.tables import markdown_table, p_value_text, percent_with_interval
 
 
 def gibibytes(count: int | None) -> str:
@@ -90,7 +84,7 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
         rows.append(
             [
                 name,
-                percent(metrics),
+                percent_with_interval(metrics),
                 f"{100 * metrics['top5_accuracy']:.2f}",
                 str(bits or ""),
                 p_value_text(comparison["adjusted_p_value"]) if comparison else "",
@@ -109,7 +103,7 @@ def _split(approaches: dict, by: str) -> tuple[list[str], list[list[str]]]:
         return [], []
     title = {"group": "", "overlap": f"{OVERLAP} words in a row in the training text: "}[by]
     head = ["approach", *(f"{title}{part} (n={count:,})" for part, count in parts.items())]
-    return head, [[name, *(percent(split[part]) for part in parts)] for name, split in splits.items()]
+    return head, [[name, *(percent_with_interval(split[part]) for part in parts)] for name, split in splits.items()]
 
 
 def plot_learning_curve(output: Path, path: Path) -> None:

@@ -13,23 +13,26 @@ must learn from the sentences alone.
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from data import other_sentences, read_jsonl
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf.data.words import normalize, split_last_word, words_of
+from tall_hf.evaluation.build import model_loader
 from tall_hf.evaluation.kneser_ney import KneserNey, Spelling
 from tall_hf.files import write_json
+from tall_hf.measuring.device import accelerator_or_cpu
 from tall_hf.measuring.statistics import share
 from tall_hf.measuring.tables import markdown_table, percent_with_interval
 from tall_hf.progress import progress_bars
 
 
 IGNORED = -100
-DEVICE = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+DEVICE = accelerator_or_cpu()
 
 
 @torch.inference_mode()
@@ -41,12 +44,13 @@ def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int)
         questions: sentences without their last word, and that word.
         batch_size: sentences in a batch.
     """
-    tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForCausalLM.from_pretrained(spec, use_safetensors=True).eval().to(DEVICE)
+    model, tokenizer = model_loader(AutoModelForCausalLM, spec, device=DEVICE)()
+    # BLOOM has no table of positions.
+    limit = getattr(model.config, "max_position_embeddings", sys.maxsize)
     rows, found = [], []
     for text, word in questions:
         before, whole = (tokenizer(asked)["input_ids"] for asked in (text, f"{text} {word}"))
-        if is_asked(before, whole) and len(whole) <= model.config.max_position_embeddings:
+        if is_asked(before, whole) and len(whole) <= limit:
             rows.append((before, whole))
     for batch in batches(rows, batch_size, Path(spec).name):
         longest = max(len(row) for _, row in batch)
@@ -75,8 +79,7 @@ def ngram(lines: list[str], questions: list[tuple[str, str]], order: int = 4) ->
 @torch.inference_mode()
 def translator_back(spec: str, sources: list[str], questions: list[tuple[str, str]], batch_size: int) -> dict:
     """Loss a token of whole sentences behind their sources, and how many of their last words are found."""
-    tokenizer = AutoTokenizer.from_pretrained(spec)
-    model = AutoModelForSeq2SeqLM.from_pretrained(spec, use_safetensors=True).eval().to(DEVICE)
+    model, tokenizer = model_loader(AutoModelForSeq2SeqLM, spec, device=DEVICE)()
     limit = model.config.max_position_embeddings
     rows, found, loss, tokens = [], [], 0.0, 0
     for source, (text, word) in zip(sources, questions, strict=True):
@@ -110,6 +113,8 @@ def is_asked(before: list[int], whole: list[int]) -> bool:
 
 def batches(rows: list[tuple], size: int, name: str) -> Iterator[list[tuple]]:
     """Rows of like length together, the last element of each counts; with a progress bar."""
+    if not rows:
+        sys.exit(f"{name} can be asked for no last word: each changes the tokens before it, or is too far behind.")
     ordered = sorted(rows, key=lambda row: len(row[-1]))
     with progress_bars("sentences") as bars:
         task = bars.add_task(name, total=len(rows))

@@ -11,6 +11,7 @@ missing word's own translation too: an upper bound on what better translators co
 import argparse
 
 from data import other_sentences, read_jsonl
+from datasets import Dataset
 
 from tall_hf.data.words import normalize, split_last_word
 from tall_hf.evaluation.approaches.tall import TALLWithTranslations
@@ -29,16 +30,17 @@ def main():
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
     name, _, folder = options.model.partition("=")
-    whole, truncated = {}, {}
+    # Translations are found by what stands before the last word: of two sentences that differ there alone, one is asked.
+    rows = {}
     for row in read_jsonl(options.text):
-        question = split_last_word(normalize(row["text"], options.strip_niqqud))[0]
-        whole[question] = row["english"]
-        truncated[question] = split_last_word(row["english"])[0] or row["english"]
+        rows.setdefault(split_last_word(normalize(row["text"], options.strip_niqqud))[0], row)
+    whole = {question: row["english"] for question, row in rows.items()}
+    truncated = {question: split_last_word(english)[0] or english for question, english in whole.items()}
     other = dict(zip(whole, other_sentences(list(whole.values())), strict=True))
     load = tall_loader(folder)
     evaluate(
         {name: folder},
-        options.text,
+        Dataset.from_list(list(rows.values())),
         options.output,
         dataset=options.dataset,
         approaches=["tall"],

@@ -14,7 +14,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -83,6 +83,31 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
             rows[item["row"]] = item
         grid.append(item)
     return grid
+
+
+def without_replaced_parts(grid: Sequence[dict], given: Iterable[str]) -> list[dict]:
+    """The grid without what compares parts that are trained here, where checkpoints take their places.
+
+    A row around another translator back, say, would be the same model again if the translator back is given.
+
+    Args:
+        grid: as `read_grid` gives it.
+        given: the roles of the checkpoints.
+    """
+    given, kept, left_out = set(given), [], set()
+    for item in grid:
+        if "row" in item:
+            others = {role for role, part in item["parts"].items() if part != "random_llm"}
+            if others & given or item.get("from") in left_out:
+                left_out.add(item["row"])
+                continue
+        elif "links" not in item:
+            asked = [name for name in item.get("rows", [item.get("references")]) if name not in left_out]
+            if not asked or item.get("without_llm") in left_out:
+                continue
+            item = {**item, "rows": asked} if "rows" in item else item
+        kept.append(item)
+    return kept
 
 
 def build_queue(
@@ -292,7 +317,8 @@ def main():
         output = options.output or Path("outputs") / f"{language['language']}-{scale_path.stem}"
         paths = {"language": options.language_config, "scale": scale_path, "data": options.data, "output": output}
         parts = {role: getattr(options, role) for role in ROLES}
-        queue = build_queue(read_grid(options.grid), language, scale, parts, paths)
+        grid = without_replaced_parts(read_grid(options.grid), (role for role, part in parts.items() if part))
+        queue = build_queue(grid, language, scale, parts, paths)
         if options.only:
             queue = with_needs(queue, options.only)
     except (OSError, ValueError) as error:

@@ -27,6 +27,8 @@ _OWN_FILES = (
     "*vocab*.json",
     "tokenizer.json",
     "merges.txt",
+    "chat_template.jinja",
+    "additional_chat_templates",
     "source_tokenizer",
     "llm_tokenizer",
     "alignment_pretraining.*",

@@ -220,6 +220,21 @@ def test_checkpoints_take_the_place_of_trained_parts(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_compares_parts_is_left_out_where_a_checkpoint_replaces_them():
+    grid = run.read_grid(HEBREW / "grid.yaml")
+    names = [item.get("row") or item.get("evaluation") for item in grid]
+    assert run.without_replaced_parts(grid, []) == grid
+    gone = {"gated_short_back", "short_back", "gated_long_back", "gated_last_word_long_back", "long_back"}
+    assert [name for name in names if name not in gone] == [
+        item.get("row") or item.get("evaluation") for item in run.without_replaced_parts(grid, ["hr_lr"])
+    ]
+    kept = run.without_replaced_parts(grid, ["lr_hr", "llm"])
+    assert {"aligned_long_llm", "gated_large_llm"}.isdisjoint(item.get("row") for item in kept)
+    assert {"references": "aligned_long_llm", "sets": ["held_out"]} not in kept
+    # The random LLM is one of the given LLM's sizes.
+    assert "random_llm" in [item.get("row") for item in kept]
+
+
 def test_a_row_takes_another_part_for_a_role(tmp_path):
     scale = {"translator": {"steps": 10, "d_model": 8}, "hr_lr": {"d_model": 16}, "hr_lr_long": {"steps": 20}}
     scale |= {"llm": {"steps": 30}, "llm_large": {"hidden_size": 9}}

@@ -17,6 +17,7 @@ from tall_hf.evaluation.run import kept_answers
 from tall_hf.evaluation.scoring import score
 from tall_hf.files import read_json
 from tall_hf.fingerprints import model_fingerprint
+from tall_hf.kinds import TALL
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.saving import MODEL_FOLDER
@@ -177,8 +178,7 @@ def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:
 
 def _fingerprint(folder: Path, dtype: torch.dtype) -> str:
     """What an evaluation in this dtype records of the model, whatever folder it lies in."""
-    model = TALLForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    processor = TALLProcessor.from_pretrained(folder)
+    model, processor = TALL.load(folder, dtype=dtype)
     return model_fingerprint(model, processor.tokenizer, processor.source_tokenizer, processor.llm_tokenizer)
 
 

@@ -88,8 +88,7 @@ def model_card(
     """
     check_full_name(repo_id)
     folder = model_folder(folder, TALL)
-    model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True)
-    processor = TALLProcessor.from_pretrained(folder)
+    model, processor = TALL.load(folder)
     language = _language(language, processor)
     parts = read_parts(model.config)
     licenses = licenses_by_role(parts, part_licenses)

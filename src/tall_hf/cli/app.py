@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tall_hf import (
-    TALLForCausalLM,
-    TALLProcessor,
     components,
     publishing,
     saving,
@@ -23,6 +21,7 @@ from tall_hf.data.prepare import OUTPUT, load_prepared
 from tall_hf.data.translation import launched_processes
 from tall_hf.files import full_disk_named, locked
 from tall_hf.kinds import TALL, check_kind
+from tall_hf.measuring.device import accelerator_or_cpu
 from tall_hf.microworld.demo import demo as run_demo
 from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
 from tall_hf.training.run import TALLRun
@@ -167,10 +166,10 @@ def prepare(
         settings = CorpusSettings(min_words, max_words, strip_niqqud, validation_share, truncation=str(truncation))
         check_prepared_output(output, *OUTPUT)
         check_kind(model, TALL)
-        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True).to(launched_processes().device)
+        tall, processor = TALL.load(model)
         prepare_corpus(
-            tall,
-            TALLProcessor.from_pretrained(model),
+            tall.to(launched_processes().device),
+            processor,
             text,
             output,
             column=column,
@@ -233,11 +232,9 @@ def pretrain_alignment(
             )
         saving.check_output(output)
         check_kind(model, TALL)
-        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
-        processor = TALLProcessor.from_pretrained(model)
+        tall, processor = TALL.load(model)
         rows = load_prepared(dataset, tall, processor)["train"]
-        if torch.accelerator.is_available():
-            tall.to(torch.accelerator.current_accelerator())
+        tall.to(accelerator_or_cpu())
         state_dir = output.with_name(f"{output.name}.unfinished")
         state_dir.mkdir(parents=True, exist_ok=True)
         with locked(state_dir), full_disk_named(state_dir):
@@ -295,9 +292,8 @@ def predict(
     with user_errors():
         check_kind(model, TALL)
         publishing.warn_if_code_differs(model, TALL)
-        tall = TALLForCausalLM.from_pretrained(model, use_safetensors=True)
-        processor = TALLProcessor.from_pretrained(model)
-        answers = tall.next_words(texts, processor, top_k=top_k)
+        tall, processor = TALL.load(model)
+        answers = tall.to(accelerator_or_cpu()).next_words(texts, processor, top_k=top_k)
     for text, words in zip(texts, answers, strict=True):
         table = Table(title=text, title_justify="left")
         table.add_column("probability", justify="right")

@@ -18,7 +18,6 @@ from tall_hf.measuring.cost import Cost, CostMeter
 from tall_hf.measuring.device import accelerator_or_cpu, choose_dtype
 from tall_hf.measuring.statistics import load_metric
 from tall_hf.modeling.configuration_tall import TALLConfig
-from tall_hf.modeling.modeling_tall import TALLForCausalLM
 from tall_hf.modeling.processing_tall import TALLProcessor
 
 from .approach import PROTOCOLS, Approach, Question
@@ -215,8 +214,7 @@ def _with_translations(
     fingerprints = {}
     for name, folder in reversed(talls.items()):  # the first one stays
         # In the dtype it was saved in: rounded weights are another translator's.
-        model = TALLForCausalLM.from_pretrained(folder, use_safetensors=True, token=parts.token)
-        processor = processors[name]
+        model, processor = TALL.load(folder, token=parts.token)
         reader = copy.copy(processor)
         reader.max_source_length = shortest
         fingerprints[name] = translator_fingerprint(model, reader)

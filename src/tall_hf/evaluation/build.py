@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from tall_hf import kinds
 from tall_hf.loading import Component, load_part, load_tokenizer
 from tall_hf.modeling.configuration_tall import TALLConfig
 from tall_hf.modeling.modeling_tall import TALLForCausalLM
@@ -72,8 +73,8 @@ def tall_loader(
     """
 
     def load():
-        model = TALLForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, token=token)
-        return model.to(device).eval(), TALLProcessor.from_pretrained(folder, token=token)
+        model, processor = kinds.TALL.load(folder, dtype=dtype, token=token)
+        return model.to(device).eval(), processor
 
     return load
 

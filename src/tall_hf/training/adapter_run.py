@@ -171,7 +171,7 @@ class TrainingRun(ABC):
             "trainable_parameters": trainable,
             "train_rows": rows,
             "steps": steps,
-            "samples": samples_read(steps, rows, trainer.training_settings["batch_size"], args.dataloader_drop_last),
+            "samples": samples_read(steps, rows, trainer.step_batch_size, args.dataloader_drop_last),
             "peak_accelerator_memory": _peak_accelerator_memory(),
         }
         self._save_trained(trainer, processor, final)

@@ -85,15 +85,6 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
         processing_class: ProcessorMixin | None = None,
         **trainer_arguments,
     ):
-        self.check_arguments(model, args, processing_class, trainer_arguments.get("data_collator"))
-        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
-            if hasattr(dataset, "__len__") and len(dataset) == 0:
-                raise ValueError(f"`{name}` is empty. Prepare it from text that has sentences of the lengths allowed.")
-        if not hasattr(train_dataset, "__len__") and args.train_sampling_strategy == "group_by_length":
-            raise ValueError(
-                "Rows of a stream cannot be grouped by length: leave out `train_sampling_strategy`, or pass a dataset of "
-                "known length."
-            )
         if args.frozen_dtype is not None:
             light.cast_frozen(model, getattr(torch, args.frozen_dtype))
         if not hasattr(train_dataset, "__len__") and args.accelerator_config.dispatch_batches is None:
@@ -101,7 +92,6 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
             args.accelerator_config.dispatch_batches = False
         self.train_collator = train_collator
         if trainer_arguments.get("compute_metrics") is None:
-            check_best_metric(args.metric_for_best_model, self.accuracy_name)
             trainer_arguments["compute_metrics"] = self.label_metrics
             trainer_arguments["preprocess_logits_for_metrics"] = self.predictions_and_losses
         self._is_saving_checkpoint = False
@@ -124,8 +114,10 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
 
     @classmethod
-    def check_arguments(cls, model, args, processing_class, data_collator):
-        """See that a trainer was given what it is for, before anything is done to the model."""
+    def check_arguments(
+        cls, model, args, processing_class, data_collator, train_dataset=None, eval_dataset=None, compute_metrics=None
+    ):
+        """See that a trainer was given what it is for; what a subclass does first, before anything is done to the model."""
         if not isinstance(args, cls.arguments_class):
             raise TypeError(f"`args` must be {cls.arguments_class.__name__}, got {type(args).__name__}.")
         if not isinstance(processing_class, cls.processor_class):
@@ -145,6 +137,16 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
                 f"{cls.__name__} makes its own collators, so leave out `data_collator`; a collator of your own goes with "
                 "transformers' Trainer."
             )
+        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset)):
+            if hasattr(dataset, "__len__") and len(dataset) == 0:
+                raise ValueError(f"`{name}` is empty. Prepare it from text that has sentences of the lengths allowed.")
+        if not hasattr(train_dataset, "__len__") and args.train_sampling_strategy == "group_by_length":
+            raise ValueError(
+                "Rows of a stream cannot be grouped by length: leave out `train_sampling_strategy`, or pass a dataset of "
+                "known length."
+            )
+        if compute_metrics is None:
+            check_best_metric(args.metric_for_best_model, cls.accuracy_name)
 
     # --- what a model's trainer says ----------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
             # The state's epoch is set before an epoch begins, and restored by a resume.
             epoch=lambda: int(self.state.epoch or 0),
             lengths=self._row_lengths(dataset) if strategy == "group_by_length" else None,
-            batch_size=self._step_batch_size,
+            batch_size=self.step_batch_size,
         )
 
     def _get_eval_sampler(self, eval_dataset):
@@ -200,7 +202,8 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
         return SequentialSampler(eval_dataset) if is_whole else None
 
     @property
-    def _step_batch_size(self) -> int:
+    def step_batch_size(self) -> int:
+        """Rows of an optimizer step, over all processes and accumulated batches."""
         # Not that of the arguments: `auto_find_batch_size` may have lowered it.
         return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
@@ -334,7 +337,7 @@ class AdapterTrainer(StepwiseRotation, Trainer, ABC):
         return {
             "train_dataset": dataset_fingerprint(self.train_dataset, self.train_collator.row_columns),
             "eval_dataset": dataset_fingerprint(self.eval_dataset, self.train_collator.row_columns),
-            "batch_size": self._step_batch_size,
+            "batch_size": self.step_batch_size,
             **settings,
             **kind_of(config).chosen(config),
             "lora": getattr(config, "lora", None),

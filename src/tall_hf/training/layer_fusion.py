@@ -50,7 +50,10 @@ class LayerFusionTrainer(AdapterTrainer):
         processing_class: LayerFusionProcessor | None = None,
         **trainer_arguments,
     ):
-        self.check_arguments(model, args, processing_class, data_collator)
+        compute_metrics = trainer_arguments.get("compute_metrics")
+        self.check_arguments(
+            model, args, processing_class, data_collator, train_dataset, eval_dataset, compute_metrics
+        )
         collator = LayerFusionCollator(processing_class)
         super().__init__(
             model,

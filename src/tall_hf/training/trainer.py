@@ -78,7 +78,10 @@ class TALLTrainer(AdapterTrainer):
         processing_class: TALLProcessor | None = None,
         **trainer_arguments,
     ):
-        self.check_arguments(model, args, processing_class, data_collator)
+        compute_metrics = trainer_arguments.get("compute_metrics")
+        self.check_arguments(
+            model, args, processing_class, data_collator, train_dataset, eval_dataset, compute_metrics
+        )
         if args.lora_learning_rate is not None and not any(".lora_" in name for name, _ in model.named_parameters()):
             raise ValueError(
                 "`lora_learning_rate` has nothing to train: give the model LoRA first (`tall_hf.training.lora.add_lora`), or "

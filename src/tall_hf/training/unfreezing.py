@@ -16,9 +16,9 @@ def unfreeze(model: TALLForCausalLM, names: Iterable[str]) -> TALLForCausalLM:
 
     Args:
         model: a TALL.
-        names: paths that begin with `source_encoder` (of the LR→HR translator), `llm`, `decoder` (of the HR→LR translator)
-            or `lm_head` and go on with the names of their own modules, layers also counted from the end:
-            `decoder.layers.-1`, `llm.layers.-1.mlp`.
+        names: paths that begin with `llm`, `decoder` (of the HR→LR translator) or `lm_head` and go on with the names of their
+            own modules, layers also counted from the end: `decoder.layers.-1`, `llm.layers.-1.mlp`. The LR→HR translator
+            stays frozen: it has translated the training rows, and would translate otherwise afterwards.
 
     Returns:
         The same model.
@@ -33,7 +33,6 @@ def unfreeze(model: TALLForCausalLM, names: Iterable[str]) -> TALLForCausalLM:
     if model.config.lora:
         raise ValueError("The model has LoRA; layers are unfrozen or have LoRA, not both.")
     roots = {
-        "source_encoder": ("lr_hr", model.encoder.translator.get_encoder()),
         "llm": ("llm", model.encoder.llm),
         "decoder": ("hr_lr", model.decoder),
         "lm_head": ("hr_lr", model.lm_head),
@@ -56,6 +55,11 @@ def unfreeze(model: TALLForCausalLM, names: Iterable[str]) -> TALLForCausalLM:
 def _find(roots: dict[str, tuple[str, nn.Module]], name: str) -> tuple[str, nn.Module]:
     """The part and the module of a name."""
     root, *path = name.split(".")
+    if root == "source_encoder":
+        raise ValueError(
+            f"`unfreeze` names {name!r}, a part of the translator that has translated the rows to train on: it would translate "
+            "otherwise afterwards. Leave it frozen."
+        )
     if root not in roots:
         raise ValueError(f"`unfreeze` names begin with {', '.join(roots)}, got {name!r}.")
     role, module = roots[root]
