@@ -91,6 +91,7 @@ class TALLTextMixin:
 
         Raises:
             TypeError: for anything that is not text.
+            ValueError: for half of a surrogate pair in a text.
         """
         texts = check_texts(texts)
         spoken = [i for i, text in enumerate(texts) if text.strip()]
@@ -133,7 +134,7 @@ class TALLTextMixin:
             For each text its words, each with its probability in (0, 1], the most probable first.
 
         Raises:
-            ValueError: a count below 1, or not as many translations as texts.
+            ValueError: a count below 1, not as many translations as texts, or half of a surrogate pair in one.
             TypeError: for anything that is not text.
         """
         texts = check_texts(texts)
@@ -205,7 +206,8 @@ class TALLTextMixin:
             Each text with its continuation.
 
         Raises:
-            ValueError: for negative counts, or a streamer with more or fewer than one text or with beams.
+            ValueError: for negative counts, half of a surrogate pair in a text, or a streamer with more or fewer than one text
+                or with beams.
             TypeError: for a streamer of tokens, or what only `generate` takes.
         """
         texts = check_texts(texts)

@@ -176,8 +176,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         """
         if decoder_input_ids is None:
             raise ValueError(
-                "`decoder_input_ids`, the start token and the text so far, are missing: "
-                "`processor(text=..., translations=...)` makes them."
+                "`decoder_input_ids`, the start token and the text so far, are missing: `processor(text=..., translations=...)` "
+                "makes them, and for training, with labels beside them, tall_hf's `LastTokenCollator`."
             )
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:

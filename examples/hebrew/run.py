@@ -23,7 +23,7 @@ from data import read_language, read_scale, text_name
 from tall_hf.files import locked
 from tall_hf.sweep.queue import TALL, Stage, is_done, read_record, run_queue, state_of, with_needs
 from tall_hf.sweep.queue import shown as queue_shown
-from tall_hf.training.alignment_report import OBJECTIVES
+from tall_hf.training.alignment_settings import OBJECTIVES
 
 
 HERE = Path(__file__).parent

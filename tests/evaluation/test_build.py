@@ -6,6 +6,7 @@ import pytest
 import torch
 from texts import world_text
 
+from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.build import APPROACHES, Parts, build_approaches
 
 
@@ -67,3 +68,9 @@ def test_without_peft_it_says_what_to_install(monkeypatch):
         ValueError, match=r"'lora' cannot be asked: it needs peft; run `pip install 'tall-hf\[train\]'`"
     ):
         build_approaches(parts, ["lora"], ["clean"])
+
+
+@pytest.mark.parametrize("name", ["majority", "ngram", "fine_tuned"])
+def test_what_has_learned_nothing_does_not_answer(name):
+    with pytest.raises(RuntimeError, match=f"`{name}` has learned nothing yet; call `fit` first"):
+        made(name).answer([Question("Dana lives in", "Haifa")], "clean")

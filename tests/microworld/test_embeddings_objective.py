@@ -9,7 +9,7 @@ from datasets import Dataset
 from tall_hf import compose
 from tall_hf.microworld import World, component_path
 from tall_hf.training.alignment import pretrain_alignments
-from tall_hf.training.alignment_report import AlignmentSettings
+from tall_hf.training.alignment_settings import AlignmentSettings
 
 
 @pytest.fixture(scope="module")

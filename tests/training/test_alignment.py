@@ -20,10 +20,11 @@ from tall_hf.cli import app
 from tall_hf.data.corpus import CorpusSettings
 from tall_hf.data.prepare import prepare
 from tall_hf.modeling.alignment_tall import AlignmentAutoencoder, DimensionAlignment
-from tall_hf.training import alignment as pretraining
-from tall_hf.training.alignment import prediction_error, pretrain_alignments
-from tall_hf.training.alignment_report import AlignmentSettings
-from tall_hf.training.alignment_states import frozen_parts, frozen_states
+from tall_hf.training import alignment_run
+from tall_hf.training.alignment import pretrain_alignments
+from tall_hf.training.alignment_inputs import alignment_inputs, input_states
+from tall_hf.training.alignment_run import prediction_error
+from tall_hf.training.alignment_settings import AlignmentSettings
 
 
 QUICK = AlignmentSettings(batch_size=4, max_epochs=4, validation_share=0.3)
@@ -44,7 +45,7 @@ class Doubling(nn.Module):
 
 
 def part_of(model, processor, name):
-    return next(part for part in frozen_parts(model, processor, "autoencoder") if part.name == name)
+    return next(part for part in alignment_inputs(model, processor, "autoencoder") if part.name == name)
 
 
 def test_alignments_that_are_no_mlps_are_refused(composed):
@@ -103,8 +104,8 @@ def test_padding_never_counts(composed, rows, name):
     part = part_of(model, processor, name)
     sentences = rows[part.column][:5]
     assert len({len(ids) for ids in sentences}) > 2
-    together = frozen_states(part, sentences)
-    alone = torch.cat([frozen_states(part, [ids]) for ids in sentences])
+    together = input_states(part, sentences)
+    alone = torch.cat([input_states(part, [ids]) for ids in sentences])
     assert together.shape == (sum(map(len, sentences)), alone.shape[1])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -122,7 +123,7 @@ def test_states_are_those_the_alignments_read_in_the_model(composed, rows):
             model.encoder(**ids)
         handle.remove()
         part = part_of(model, processor, name)
-        torch.testing.assert_close(frozen_states(part, [rows[part.column][0]]), seen[0][0])
+        torch.testing.assert_close(input_states(part, [rows[part.column][0]]), seen[0][0])
 
 
 def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
@@ -135,7 +136,7 @@ def test_a_gated_bridge_at_its_start_gives_the_llms_own_states(fresh, rows):
         model.encoder(
             input_ids=torch.tensor([rows["input_ids"][0]]), llm_input_ids=torch.tensor([rows["llm_input_ids"][0]])
         )
-    torch.testing.assert_close(frozen_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
+    torch.testing.assert_close(input_states(part, [rows["llm_input_ids"][0]]), seen[0][0])
 
 
 def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
@@ -150,7 +151,7 @@ def test_an_epoch_is_adamw_on_clipped_gradients_of_the_token_mean(fresh, rows):
     torch.manual_seed(0)
     autoencoder = AlignmentAutoencoder(expected, model.config.initializer_range)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-3)
-    states = [frozen_states(part, [ids]) for ids in learned]
+    states = [input_states(part, [ids]) for ids in learned]
     squares = sum((autoencoder(one) - one).square().sum() for one in states)
     (squares / sum(one.numel() for one in states)).backward()
     assert nn.utils.clip_grad_norm_(autoencoder.parameters(), 0.01) > 0.02
@@ -204,7 +205,7 @@ def test_plateau_and_early_stopping(fresh, rows, monkeypatch):
     """With a validation loss that stops falling after epoch 1, the rate halves and the best weights are kept."""
     model, processor = fresh("none")
     losses = iter([3.0, 2.0] + [2.5] * 20)
-    monkeypatch.setattr(pretraining, "prediction_error", lambda *_: (next(losses), 0.5))
+    monkeypatch.setattr(alignment_run, "prediction_error", lambda *_: (next(losses), 0.5))
     settings = AlignmentSettings(batch_size=4, validation_share=0.3, plateau_patience=2, stop_patience=5)
     alignment = pretrain_alignments(model, processor, rows, settings, progress=False).alignments["target_alignment"]
     assert alignment.best_epoch == 1

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tall_hf.training import alignment_report
-from tall_hf.training.alignment_report import AlignmentReport, AlignmentSettings, PretrainingReport
+from tall_hf.training.alignment_report import AlignmentReport, PretrainingReport
+from tall_hf.training.alignment_settings import AlignmentSettings
 
 
 @pytest.fixture

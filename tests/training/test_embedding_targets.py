@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from tall_hf import compose
 from tall_hf.training.alignment import pretrain_alignments
-from tall_hf.training.alignment_report import AlignmentSettings
+from tall_hf.training.alignment_settings import AlignmentSettings
 from tall_hf.training.embedding_targets import EmbeddingTargets
 
 

@@ -23,7 +23,9 @@ from tall_hf.files import full_disk_named, locked
 from tall_hf.kinds import TALL, check_kind
 from tall_hf.measuring.device import accelerator_or_cpu
 from tall_hf.microworld.demo import demo as run_demo
-from tall_hf.training.alignment import AlignmentSettings, PretrainingReport, pretrain_alignments
+from tall_hf.training.alignment import pretrain_alignments
+from tall_hf.training.alignment_report import PretrainingReport
+from tall_hf.training.alignment_settings import AlignmentSettings
 from tall_hf.training.run import TALLRun
 
 from . import evaluate as evaluate_command

@@ -8,7 +8,7 @@ from tall_hf.data.translation import BACKENDS
 from tall_hf.evaluation.approach import PROTOCOLS
 from tall_hf.modeling.configuration_layer_fusion import MAPPING_TYPES
 from tall_hf.modeling.configuration_tall import ALIGNMENT_TYPES, SOURCE_BRIDGES, SOURCE_FUSIONS
-from tall_hf.training.alignment_report import OBJECTIVES
+from tall_hf.training.alignment_settings import OBJECTIVES
 from tall_hf.training.arguments import FROZEN_DTYPES
 
 

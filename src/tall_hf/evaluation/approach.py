@@ -111,6 +111,12 @@ def check_training(training: TrainingText | None, name: str, validation: bool = 
         raise ValueError(f"The approach {name!r} cannot be asked: {reason}.")
 
 
+def check_fitted(learned: Any, name: str):
+    """RuntimeError if the approach `name` has nothing of what `fit` leaves in `learned`."""
+    if not learned:
+        raise RuntimeError(f"`{name}` has learned nothing yet; call `fit` first.")
+
+
 class Approach(ABC):
     """One way to find the missing word.
 

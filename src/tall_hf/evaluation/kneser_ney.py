@@ -22,6 +22,9 @@ class KneserNey:
         sequences: what to learn from.
         order: length of the n-grams.
         base: natural logarithms of probabilities of symbols, (symbols,), whether they were seen or not.
+
+    Raises:
+        ValueError: an order below 1, or no symbol to learn from.
     """
 
     def __init__(

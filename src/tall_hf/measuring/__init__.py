@@ -1,1 +1,1 @@
-"""Measuring: statistics, cost, devices, tables and figures, for whoever compares models; nothing here knows a task."""
+"""Measuring: statistics, cost, devices, tables and figures, for whoever compares models; of tasks it knows the intervals of the published metric alone."""

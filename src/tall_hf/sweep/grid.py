@@ -17,7 +17,7 @@ import typer
 from tall_hf.data.corpus import CorpusSettings
 from tall_hf.files import is_plain_name
 from tall_hf.modeling.configuration_tall import TALLConfig
-from tall_hf.training.alignment_report import AlignmentSettings
+from tall_hf.training.alignment_settings import AlignmentSettings
 from tall_hf.training.arguments import TALLTrainingArguments
 from tall_hf.training.run import TALLRun, TALLRunSettings, check_truncation
 from tall_hf.yaml_files import read_mapping, read_value

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tall_hf.fingerprints import model_fingerprint
 
-from ..approach import Loader, TrainingText
+from ..approach import Loader, TrainingText, check_fitted
 from .causal_training import MODEL_FOLDER, TuningRecipe, train_causal, words_of
 from .direct import Direct
 
@@ -74,6 +74,5 @@ class FineTuned(Direct):
         return llm.to(self._device), self.load()[1]
 
     def load_model(self) -> tuple[PreTrainedModel, Any]:
-        if self._folder is None:
-            raise RuntimeError(f"`{self.name}` has learned nothing yet; call `fit` first.")
+        check_fitted(self._folder, self.name)
         return self.trained(self._folder)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..approach import Answer, Approach, Question, TrainingText, check_training, read_column
+from ..approach import Answer, Approach, Question, TrainingText, check_fitted, check_training, read_column
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -29,6 +29,7 @@ class Majority(Approach):
         return {"sentences": counts.total(), "words": len(counts)}
 
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
+        check_fitted(self._words, self.name)
         words = tuple(self._words[:top_k])
         if protocol == "paper":
             return [Answer(words) for _ in questions]

@@ -10,7 +10,7 @@ import numpy as np
 
 from tall_hf.data.words import normalize, split_name, words_of
 
-from ..approach import Answer, Approach, Question, TrainingText, check_training, read_column
+from ..approach import Answer, Approach, Question, TrainingText, check_fitted, check_training, read_column
 from ..kneser_ney import KneserNey, Spelling
 
 
@@ -84,6 +84,7 @@ class NGram(Approach):
         }
 
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
+        check_fitted(self._model is not None, self.name)
         truncated = [question.truncated for question in questions]
         found = self._model.most_probable([self._words(text) for text in truncated], top_k)
         if protocol == "paper":

@@ -12,7 +12,7 @@ from torch import nn
 from tall_hf.data.words import strip_punctuation
 from tall_hf.files import read_json, write_json
 
-from ..approach import Answer, Loader, Question, TrainingText, check_training
+from ..approach import Answer, Loader, Question, TrainingText, check_fitted, check_training
 from .causal_training import MODEL_FOLDER, TuningRecipe, train_causal
 from .language_model import LanguageModel
 from .lora import without_base_name
@@ -103,8 +103,7 @@ class SoftPrompt(Naive):
         return LanguageModel(*self.load_llm(), prompt=self._prompt, num_beams=self.num_beams)
 
     def answer(self, questions: Sequence[Question], protocol: str, top_k: int = 5) -> list[Answer]:
-        if self._prompt is None:
-            raise RuntimeError(f"`{self.name}` has learned nothing yet; call `fit` first.")
+        check_fitted(self._prompt is not None, self.name)
         return super().answer(questions, protocol, top_k)
 
     def close(self):

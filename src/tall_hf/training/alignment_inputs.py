@@ -1,4 +1,4 @@
-"""FrozenPart: which hidden states an alignment is pretrained on, and what it is to make of them."""
+"""AlignmentInput: which hidden states an alignment is pretrained on, and what it is to make of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from .embedding_targets import EmbeddingTargets
 
 
 @dataclass(frozen=True)
-class FrozenPart:
+class AlignmentInput:
     """Where an alignment's states come from, a column of the dataset through a frozen module, and what it makes of them.
 
     Without `targets` it is to keep them, as the encoder half of an autoencoder.
     """
 
+    # Of the alignment, as `encoder` calls it.
     name: str
     column: str
     pad_token_id: int
@@ -30,26 +31,26 @@ class FrozenPart:
     targets: EmbeddingTargets | None = None
 
 
-def frozen_parts(model: TALLForCausalLM, processor: TALLProcessor, objective: str) -> list[FrozenPart]:
+def alignment_inputs(model: TALLForCausalLM, processor: TALLProcessor, objective: str) -> list[AlignmentInput]:
     """Where each alignment that learns by an objective has its states from."""
     encoder = model.encoder
 
-    def read_with_llm(ids, mask):
+    def read_translation(ids, mask):
         embeddings = encoder.llm.get_input_embeddings()(ids)  # as the model's forward feeds it
         return encoder.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
-    target = FrozenPart(
+    target = AlignmentInput(
         "target_alignment",
         "llm_input_ids",
         processor.llm_tokenizer.pad_token_id,
         encoder.llm,
         None,
-        read_with_llm,
+        read_translation,
         EmbeddingTargets(model, processor) if objective == "embeddings" else None,
     )
     if encoder.source_alignment is None or objective == "embeddings":
         return [target]
-    source = FrozenPart(
+    source = AlignmentInput(
         "source_alignment",
         "input_ids",
         processor.source_tokenizer.pad_token_id,
@@ -61,7 +62,7 @@ def frozen_parts(model: TALLForCausalLM, processor: TALLProcessor, objective: st
 
 
 @torch.no_grad()
-def frozen_states(part: FrozenPart, rows: list[list[int]]) -> torch.Tensor:
+def input_states(part: AlignmentInput, rows: list[list[int]]) -> torch.Tensor:
     """What an alignment reads of some sentences: one state for each token and none for padding.
 
     Returns:
