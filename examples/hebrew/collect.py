@@ -68,16 +68,18 @@ def evaluation_tables(output: Path) -> list[str]:
 
 def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]]:
     head = ["approach", "accuracy % [95%]", "top-5 %", "bits/char", "p", "trials", "seconds learning", "seconds"]
+    head += ["peak memory"]
     rows = []
     for name, entry in approaches.items():
         if "error" in entry:
             rows.append([name, f"failed: {entry['error']}", *[""] * (len(head) - 2)])
             continue
         metrics, comparison, learned = entry["metrics"], entry["comparison"], entry["learned"]
-        # A TALL learned in a stage of its own, the others in the evaluation.
-        trained = stages.get(f"train:{name}", {}).get("seconds")
-        cost = (entry["fitting_cost"] or {}).get("seconds", trained)
-        trials = learned.get("trials")
+        # A TALL learned in stages of its own, the others in the evaluation.
+        own = [stages[stage] for stage in (f"align:{name}", f"train:{name}") if stage in stages]
+        learning = [entry["fitting_cost"]] if entry["fitting_cost"] else own
+        memory = max(cost["peak_memory"] for cost in [*learning, entry["answering_cost"]])
+        trials = learned.get("trials", "by hand" if own else "")
         bits = metrics.get("bits_per_character")
         if isinstance(bits, float):
             bits = f"{bits:.2f}" if math.isfinite(bits) else "∞"  # a word that cannot be written
@@ -88,9 +90,10 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
                 f"{100 * metrics['top5_accuracy']:.2f}",
                 str(bits or ""),
                 p_value_text(comparison["adjusted_p_value"]) if comparison else "",
-                str(len(trials) if isinstance(trials, list) else trials or ("1" if trained else "")),
-                "" if cost is None else f"{cost:,.0f}",
+                str(len(trials) if isinstance(trials, list) else trials),
+                f"{sum(cost['seconds'] for cost in learning):,.0f}" if learning else "",
                 f"{entry['answering_cost']['seconds']:,.0f}",
+                gibibytes(memory),
             ]
         )
     return head, rows

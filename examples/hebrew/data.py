@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,8 @@ def read_language(path: str | os.PathLike) -> dict:
             raise ValueError(f"{path}: unknown {', '.join(wrong)} in {source}; he.yaml explains the keys there are.")
         if source.get("role", "train") not in ROLES:
             raise ValueError(f"{path}: `role` must be one of {', '.join(ROLES)}, got {source['role']!r}.")
+    if nameless := [source for source in language["sources"] if "domain" not in source]:
+        raise ValueError(f"{path}: {nameless[0]} has no `domain`, which groups the questions.")
     return language
 
 
@@ -272,6 +275,11 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int
 
     texts = {row.text: row for row in train if row.source.get("adapters", True) and _askable(row, language)}
     for sentences in {None, *subsets}:
+        if (sentences or 0) > len(texts):
+            print(
+                f"The text has {len(texts):,} sentences in all, fewer than the subset of {sentences:,}.",
+                file=sys.stderr,
+            )
         chosen = itertools.islice(texts.items(), sentences)
         rows = ({"text": text, "group": row.source["domain"]} for text, row in chosen)
         write(text_name(sentences), rows)

@@ -5,16 +5,17 @@ python links.py --llm components/llm --llm components/llm_long --hr-lr component
 
 Asked are the held-out sentences of which there is a translation by people. The language model is asked for the last word of
 that translation, behind what stands before it, beside an n-gram model of the text that it has read. The translator back is
-asked for the last word of the sentence, behind the translation, another sentence's, and nothing. Both are teacher-forced: a
-word counts as found where each of its tokens is the most probable one behind the right ones before it, which flatters them
-beside the n-gram model's whole words. Sentences that are longer than a model reads, or whose last word changes the tokens
-before it, are left out. A TALL reads the sentence itself besides, so these are no bounds of it; but what no link knows it
-must learn from the sentences alone.
+asked for the last word of the sentence, given the translation, another sentence's, and nothing. It is teacher-forced: a
+word counts as found where each of its tokens is the most probable one behind the right ones before it. That may find less
+than a search for whole words, as `decoder_only` makes for an empty source, since what is no word (punctuation, the end) may be
+more probable. Sentences that are longer than the translator reads, or whose last word changes the tokens before it, are left out
+there. A TALL reads the sentence itself besides, so these are no bounds of it; but what no link knows it must learn from the
+sentences alone.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from data import other_sentences, read_jsonl
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from tall_hf.data.words import normalize, split_last_word, words_of
+from tall_hf.evaluation.approaches.language_model import LanguageModel
 from tall_hf.evaluation.build import model_loader
 from tall_hf.evaluation.kneser_ney import KneserNey, Spelling
 from tall_hf.files import write_json
@@ -35,7 +37,6 @@ IGNORED = -100
 DEVICE = accelerator_or_cpu()
 
 
-@torch.inference_mode()
 def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int) -> dict:
     """How many last words of English sentences a causal language model finds.
 
@@ -44,28 +45,18 @@ def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int)
         questions: sentences without their last word, and that word.
         batch_size: sentences in a batch.
     """
-    model, tokenizer = model_loader(AutoModelForCausalLM, spec, device=DEVICE)()
-    # BLOOM has no table of positions.
-    limit = getattr(model.config, "max_position_embeddings", sys.maxsize)
-    rows, found = [], []
-    for text, word in questions:
-        before, whole = (tokenizer(asked)["input_ids"] for asked in (text, f"{text} {word}"))
-        if is_asked(before, whole) and len(whole) <= limit:
-            rows.append((before, whole))
-    for batch in batches(rows, batch_size, Path(spec).name):
-        longest = max(len(row) for _, row in batch)
-        ids = torch.tensor([row + [0] * (longest - len(row)) for _, row in batch], device=DEVICE)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for _, row in batch], device=DEVICE)
-        best = model(input_ids=ids, attention_mask=mask).logits.argmax(-1)
-        found += [
-            best[i, len(start) - 1 : len(row) - 1].tolist() == row[len(start) :]
-            for i, (start, row) in enumerate(batch)
-        ]
+    llm, tokenizer = model_loader(AutoModelForCausalLM, spec, device=DEVICE)()
+    # Texts that it was trained on began behind the end of another one, unless they had a mark of their own.
+    start = llm.get_input_embeddings().weight[[tokenizer.eos_token_id]] if tokenizer.bos_token_id is None else None
+    model, found = LanguageModel(llm, tokenizer, start), []
+    for batch in batches(questions, batch_size, Path(spec).name, length=lambda question: len(question[0])):
+        answers = model.next_words([text for text, _ in batch], 1)
+        found += [[best for best, _ in words] == [word] for words, (_, word) in zip(answers, batch, strict=True)]
     return share(found)
 
 
 def ngram(lines: list[str], questions: list[tuple[str, str]], order: int = 4) -> dict:
-    """The same of an n-gram model of English text; whole words, which are not teacher-forced."""
+    """The same of an n-gram model of English text."""
     sentences = [words_of(normalize(line), str.split) for line in lines]
     counts: dict[str, int] = {}
     for sentence in sentences:
@@ -111,11 +102,13 @@ def is_asked(before: list[int], whole: list[int]) -> bool:
     return len(whole) > len(before) and whole[: len(before)] == before
 
 
-def batches(rows: list[tuple], size: int, name: str) -> Iterator[list[tuple]]:
-    """Rows of like length together, the last element of each counts; with a progress bar."""
+def batches(
+    rows: list[tuple], size: int, name: str, length: Callable[[tuple], int] = lambda row: len(row[-1])
+) -> Iterator[list[tuple]]:
+    """Rows of like length together; with a progress bar."""
     if not rows:
         sys.exit(f"{name} can be asked for no last word: each changes the tokens before it, or is too far behind.")
-    ordered = sorted(rows, key=lambda row: len(row[-1]))
+    ordered = sorted(rows, key=length)
     with progress_bars("sentences") as bars:
         task = bars.add_task(name, total=len(rows))
         for start in range(0, len(ordered), size):

@@ -17,6 +17,7 @@ from tall_hf.data.words import normalize, split_last_word
 from tall_hf.evaluation.approaches.tall import TALLWithTranslations
 from tall_hf.evaluation.benchmark import evaluate
 from tall_hf.evaluation.build import tall_loader
+from tall_hf.measuring.device import accelerator_or_cpu, choose_dtype
 
 
 def main():
@@ -37,7 +38,8 @@ def main():
     whole = {question: row["english"] for question, row in rows.items()}
     truncated = {question: split_last_word(english)[0] or english for question, english in whole.items()}
     other = dict(zip(whole, other_sentences(list(whole.values())), strict=True))
-    load = tall_loader(folder)
+    # As `evaluate` loads the TALL itself.
+    load = tall_loader(folder, dtype=choose_dtype("auto"), device=accelerator_or_cpu())
     evaluate(
         {name: folder},
         Dataset.from_list(list(rows.values())),

@@ -125,6 +125,11 @@ def build_queue(
     text, components = output / "data", output / "components"
     rows = {item["row"]: item for item in grid if "row" in item}
     subsets = {_subset(item, scale) for item in grid if "row" in item or "evaluation" in item}
+    # Some languages have no translations by people of what is held out.
+    has_references = any(
+        "english" in source and (source.get("held_out") or source.get("role") == "held_out")
+        for source in language["sources"]
+    )
     queue: dict[str, Stage] = {}
 
     def add(name, command, needs=(), links=None):
@@ -162,6 +167,8 @@ def build_queue(
                 f"--{'' if value is not False else 'no-'}{name}",
                 *([] if isinstance(value, bool) else [value]),
             ]
+        if seed := row["train"].get("seed"):  # another seed draws other first weights, too
+            command += ["--seed", seed]
         needs = [need for _, stages in found.values() for need in stages]
         return folder, add(f"compose:{row['row']}", command, needs)
 
@@ -204,6 +211,8 @@ def build_queue(
     for item in grid:
         if "row" in item:
             trained(item)
+            continue
+        if "evaluation" not in item and not has_references:
             continue
         if "links" in item:
             models = [component(part, "llm") for part in item["links"]]

@@ -198,7 +198,7 @@ def test_every_command_of_the_grid_is_one_the_library_knows(language, scale, tmp
         assert set(stage.needs) <= set(names[:i]), stage.name
         # Sets of questions wait for each other where rivals are trained, and not where they only count.
         if stage.name.startswith("evaluate:"):
-            assert bool(stage.links) == stage.name.startswith("evaluate:main"), stage.name
+            assert bool(stage.links) == (stage.name.split(":")[1] in ("main", "rivals_seed1")), stage.name
         if stage.name.startswith("train:"):
             config, overrides = TALLRun.read_command_line([one for one in stage.command[4:] if one != "--resume"])
             TALLRun.read_settings(config, **{**overrides, "bf16": "false"})
@@ -277,6 +277,9 @@ def test_a_row_trains_the_model_of_another_on(tmp_path):
     then = stages["train:then"].command
     assert then[then.index("--model") + 1] == str(tmp_path / "trained" / "first" / "model")
     assert "train:first" in stages["train:then"].needs and "compose:then" not in stages
+    # A seed draws the first weights too.
+    compose = stages["compose:first"].command
+    assert compose[compose.index("--seed") + 1] == "3"
     assert "seed=3" in then and f"max_steps={settings['train']['max_steps'] * 3 // 4}" in then
     (tmp_path / "wrong.yaml").write_text("- {row: first}\n- {row: then, from: first, compose: {bridge: none}}\n")
     with pytest.raises(ValueError, match="'then' trains the model of 'first' on"):
@@ -316,6 +319,11 @@ def test_a_rows_alignments_are_pretrained_before_it_is_trained(tmp_path):
     parts = [value for option, value in zip(links.command, links.command[1:], strict=False) if option == "--llm"]
     assert parts == [str(tmp_path / "components" / part) for part in ("llm", "llm_long")]
     assert links.needs == ["data", "component:hr_lr", "component:llm", "component:llm_long"]
+    # Without translations by people of what is held out, nothing is asked behind them.
+    language = data.read_language(paths["language"])
+    language["sources"] = [source for source in language["sources"] if "english" not in source]
+    names = {stage.name for stage in run.build_queue(grid, language, settings, {}, paths)}
+    assert "links" in stages and names == set(stages) - {"links", "component:llm_long"}
     (tmp_path / "wrong.yaml").write_text("- {row: first}\n- {row: then, from: first, align: embeddings}\n")
     with pytest.raises(ValueError, match="whose alignments are trained; leave its own `align` out"):
         run.read_grid(tmp_path / "wrong.yaml")
@@ -348,8 +356,8 @@ def _entry(accuracy, learned=None, seconds=None, bits=1.5):
         "comparison": {"adjusted_p_value": 0.25},
         "splits": {"group": {"news": metrics, "everyday": metrics}, "overlap": {"none": metrics}},
         "learned": learned or {},
-        "fitting_cost": None if seconds is None else {"seconds": seconds},
-        "answering_cost": {"seconds": 3.0},
+        "fitting_cost": None if seconds is None else {"seconds": seconds, "peak_memory": 2**31},
+        "answering_cost": {"seconds": 3.0, "peak_memory": 2**30},
     }
 
 
@@ -371,12 +379,17 @@ def test_tables_and_the_learning_curve(tmp_path):
         }
         (folder / "results.json").write_text(json.dumps(report))
     (tmp_path / "stages").mkdir()
-    stages = {"train:gated": ["x"], "evaluate:main:held_out": [*run.TALL, "evaluate", "gated=a b"]}
+    stages = {
+        "train:gated": ["x"],
+        "align:gated": ["y"],
+        "evaluate:main:held_out": [*run.TALL, "evaluate", "gated=a b"],
+    }
     for name, command in stages.items():
         record = {
             "stage": name,
             "command": command,
             "seconds": 1234.5,
+            "peak_memory": 3 * 2**30,
             "date": "2026-01-02",
             "machine": "x86",
             "cpus": 2,
@@ -385,8 +398,8 @@ def test_tables_and_the_learning_curve(tmp_path):
     text = "\n".join(collect.evaluation_tables(tmp_path))
     assert "## main, held_out, protocol clean: 50 questions" in text
     assert "    tall evaluate 'gated=a b'" in text and "2026-01-02, x86, 2 CPUs; seed 0." in text
-    assert "| gated | 50.00 [40.0, 60.0] | 50.00 | ∞ | 0.250 | 1 | 1,234 | 3 |" in text.replace("1,235", "1,234")
-    assert "| ngram | 20.00 [10.0, 30.0] | 20.00 | 1.50 | 0.250 | 2 | 7 | 3 |" in text
+    assert "| gated | 50.00 [40.0, 60.0] | 50.00 | ∞ | 0.250 | by hand | 2,469 | 3 | 3.00 GiB |" in text
+    assert "| ngram | 20.00 [10.0, 30.0] | 20.00 | 1.50 | 0.250 | 2 | 7 | 3 | 2.00 GiB |" in text
     assert "| lora | failed: no memory |" in text
     # One group alone would say what the table above it says.
     assert "| approach | news (n=50) | everyday (n=50) |" in text and "in a row" not in text
