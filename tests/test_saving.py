@@ -16,6 +16,11 @@ def test_a_saved_tall_is_replaced_and_nothing_else(fresh, tmp_path):
     assert TALLForCausalLM.from_pretrained(folder).config.source_bridge == "gated"
     assert [path.name for path in folder.parent.iterdir()] == ["tall"]
 
+    # What a tokenizer with a chat template leaves is the model's own.
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    publishing.save(model, processor, folder)
+    assert not (folder / "chat_template.jinja").exists()
+
     (folder / "notes.txt").write_text("precious")
     (folder / ".git").mkdir()
     with pytest.raises(FileExistsError, match=r"also \.git, notes\.txt"):

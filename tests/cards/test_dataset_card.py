@@ -49,6 +49,21 @@ def test_an_older_folder_may_be_told_its_translator(copied, edit):
     assert "opus-mt-tc-big-he-en/tree/0123abc" in told.text
 
 
+@pytest.mark.parametrize(
+    ("truncation", "said", "unsaid"),
+    [
+        ("last_word", "sentences, each without its last word, with", "nothing is"),
+        ("random_word", "(in training, without all from a drawn word on)", "nothing is"),
+        ("none", "sentences, whole in training and without their last word in validation, with", "each without"),
+    ],
+)
+def test_the_card_tells_what_the_sentences_have_lost(copied, edit, truncation, said, unsaid):
+    edit(copied.data / "prepare.json", lambda report: report["corpus"].update(truncation=truncation))
+    text = dataset_card(copied.data).text
+    assert said in text and unsaid not in text
+    assert ("validation sentences lose their last word alone" in text) == (truncation != "last_word")
+
+
 def test_what_cannot_be_is_refused(left_behind, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no prepare.json"):
         dataset_card(tmp_path)

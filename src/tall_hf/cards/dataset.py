@@ -6,9 +6,8 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from tall_hf import hub_cards
-from tall_hf.data.prepare import load_translations
+from tall_hf.data.prepare import load_translations, read_prepare_report
 
-from .evidence import read_prepare_report
 from .language import check_language, language_name
 from .licenses import UNKNOWN, check_identifier
 from .markup import code, directed, escape, link, table
@@ -61,7 +60,7 @@ def dataset_card(
         FileNotFoundError: the folder was not prepared, or not to its end.
         ValueError: a language, a licence or a name that the Hub would refuse.
     """
-    report = read_prepare_report(prepared_folder)
+    report = read_prepare_report(Path(prepared_folder))
     splits = load_translations(prepared_folder)
     if repo_id is not None:
         check_full_name(repo_id)

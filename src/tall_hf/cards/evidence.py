@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tall_hf.data import LastTokenCollator
-from tall_hf.data.prepare import REPORT, load_prepared
+from tall_hf.data.prepare import load_prepared, read_prepare_report
 from tall_hf.evaluation.approach import Question
 from tall_hf.evaluation.report import RESULTS_NAME
 from tall_hf.evaluation.run import kept_answers
@@ -114,15 +114,7 @@ def read_preparation(
             f"The model was not trained on {folder}: the rows that the training read have another fingerprint "
             f"({learned}). Name the `dataset` that it was trained on."
         )
-    return read_prepare_report(folder)
-
-
-def read_prepare_report(folder: str | os.PathLike) -> dict[str, Any]:
-    """`prepare.json` of a folder; FileNotFoundError if it was not prepared to its end."""
-    path = Path(folder, REPORT)
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {REPORT}; name a folder that `tall prepare` wrote to its end.")
-    return read_json(path)
+    return read_prepare_report(Path(folder))
 
 
 def read_evaluation(folder: str | os.PathLike, model: Path) -> Evaluation:

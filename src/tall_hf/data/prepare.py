@@ -159,7 +159,7 @@ def load_prepared(folder: str | os.PathLike, model: TALLForCausalLM, processor: 
         ValueError: another translator made its translations, or its rows are another processor's.
     """
     folder = Path(folder)
-    report = _required_report(folder)
+    report = read_prepare_report(folder)
     translation = report["translation"]
     found = translator_fingerprint(
         model, processor, translation["backend"], translation["compute_type"], **translation["generation"]
@@ -191,7 +191,7 @@ def load_translations(folder: str | os.PathLike) -> DatasetDict:
     Raises:
         FileNotFoundError: the folder was not prepared, or not to its end.
     """
-    _required_report(Path(folder))
+    read_prepare_report(Path(folder))
     return load_from_disk(str(Path(folder, "translations")))
 
 
@@ -201,7 +201,7 @@ def prepared_truncation(folder: str | os.PathLike) -> str:
     Raises:
         FileNotFoundError: the folder was not prepared, or not to its end.
     """
-    return _required_report(Path(folder))["corpus"].get("truncation", "last_word")
+    return read_prepare_report(Path(folder))["corpus"].get("truncation", "last_word")
 
 
 def _tokenizers_fingerprint(processor: TALLProcessor) -> str:
@@ -257,5 +257,6 @@ def _put_in_place(staging: Path, output: Path):
     put_in_place(staging, output, _RESULTS, REPORT)
 
 
-def _required_report(folder: Path) -> dict:
+def read_prepare_report(folder: Path) -> dict:
+    """How a folder was prepared; FileNotFoundError where it was not, or not to its end."""
     return required_report(folder, REPORT, "tall prepare")

@@ -1,7 +1,6 @@
 """What a training by command does: settings from a YAML file and flags, then from prepared rows to a saved model."""
 
 import contextlib
-import json
 import math
 import os
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from transformers import ProcessorMixin
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import logging
 
-from tall_hf.files import atomic_write, full_disk_named, locked, remove_unfinished
+from tall_hf.files import atomic_write, full_disk_named, locked, remove_unfinished, write_json
 from tall_hf.kinds import ModelKind, check_kind
 from tall_hf.modeling.frozen_parts_tall import FrozenPartsModel
 from tall_hf.saving import MODEL_FOLDER, check_output, save
@@ -181,8 +180,7 @@ class TrainingRun(ABC):
             # Checkpoints have the settings too, but may be deleted.
             settings_then = trainer.training_settings | {"processes": args.world_size}
             for name, values in ((SETTINGS_NAME, settings_then), (METRICS_NAME, metrics)):
-                with atomic_write(Path(args.output_dir, name)) as aside:
-                    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+                write_json(Path(args.output_dir, name), values)
         return final
 
     def _load(self, **options) -> tuple[FrozenPartsModel, ProcessorMixin]:

@@ -1,14 +1,13 @@
 """What came of pretraining the dimension alignments."""
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers.utils import logging
 
-from tall_hf.files import atomic_write
+from tall_hf.files import write_json
 
 from .alignment_settings import AlignmentSettings
 from .plot import plot_alignments
@@ -60,8 +59,7 @@ class PretrainingReport:
             before, after = report.explained_variance
             content["alignments"][name]["explained_variance"] = {"before": before, "after": after}
         path = Path(folder) / f"{REPORT_NAME}.json"
-        with atomic_write(path) as aside:
-            aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(path, content)
         try:
             plot_alignments(self.alignments, path.with_suffix(".png"))
         except ImportError as error:
