@@ -81,8 +81,8 @@ def _quality(approaches: dict, stages: dict) -> tuple[list[str], list[list[str]]
         memory = max(cost["peak_memory"] for cost in [*learning, entry["answering_cost"]])
         trials = learned.get("trials", "by hand" if own else "")
         bits = metrics.get("bits_per_character")
-        if isinstance(bits, float):
-            bits = f"{bits:.2f}" if math.isfinite(bits) else "∞"  # a word that cannot be written
+        if bits is not None:  # "inf" where a word cannot be written
+            bits = f"{bits:.2f}" if math.isfinite(float(bits)) else "∞"
         rows.append(
             [
                 name,

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import random
 import shutil
 import signal
@@ -369,7 +368,7 @@ def test_tables_and_the_learning_curve(tmp_path):
         folder = tmp_path / "evaluation" / name / "held_out"
         folder.mkdir(parents=True)
         row = "gated" if name == "main" else "gated_10k"
-        approaches = {row: _entry(accuracy, bits=math.inf), "ngram": _entry(0.2, {"trials": [{}, {}]}, 7)}
+        approaches = {row: _entry(accuracy, bits="inf"), "ngram": _entry(0.2, {"trials": [{}, {}]}, 7)}
         if name == "main":
             approaches["lora"] = {"error": "no memory"}
         report = {
