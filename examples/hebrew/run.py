@@ -347,7 +347,7 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     try:
         with locked(output):
-            undone = run_queue(output, queue, options.jobs, spread=True)
+            undone = run_queue(output, queue, options.jobs)
     except BlockingIOError as error:
         sys.exit(f"Error: {error}")
     if undone:

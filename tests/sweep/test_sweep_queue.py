@@ -326,20 +326,3 @@ def test_a_command_that_a_killed_queue_left_at_work_is_waited_for(start, calls, 
     assert second.returncode == 0, "".join(said) + out
     # The command has made its folder, and is called once more to see to the rest.
     assert verbs(before + calls()) == {"compose": 2, "prepare": 2, "train": 5, "evaluate": 3}
-
-
-@pytest.mark.parametrize("spread", [True, False])
-def test_a_stage_with_nothing_beside_it_takes_all_threads_where_that_is_asked_for(tmp_path, monkeypatch, spread):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    command = [sys.executable, "-c", "pass"]
-    queue = [
-        Stage("a", command),
-        Stage("b", command, ["a"]),
-        Stage("c", command, ["a"]),
-        Stage("d", command, ["b", "c"]),
-    ]
-    assert run_queue(tmp_path, queue, 2, spread=spread) == []
-    alone = 4 if spread else 2
-    threads = {stage.name: read_record(tmp_path, stage)["threads"] for stage in queue}
-    assert threads == {"a": alone, "b": 2, "c": 2, "d": alone}

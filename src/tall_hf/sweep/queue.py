@@ -211,9 +211,7 @@ def threads_of_each(count: int) -> int:
     return min(share, int(chosen)) if chosen.isdecimal() and int(chosen) else share
 
 
-def run_queue(
-    output: Path, queue: Sequence[Stage], jobs: int = 1, launch: Launch | None = None, spread: bool = False
-) -> list[str]:
+def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, launch: Launch | None = None) -> list[str]:
     """Run what is not done, in order; what needs a stage that failed is left out.
 
     A command that an earlier queue has left at work, since it was killed with SIGKILL, is waited for; then the stage is run,
@@ -226,8 +224,6 @@ def run_queue(
             small as those of two cores, two stages with a thread each are done sooner than one after the other with two.
         launch: where several processes run the queue together. Each runs the stages of its turns, waits for what these need
             of others, and in the end for everybody.
-        spread: give a stage all threads when nothing else can run beside it. It is done sooner, but adds up in another order
-            than with its share and costs more processor seconds, so not where stages are compared.
 
     Returns:
         The names of stages that are not done.
@@ -261,16 +257,10 @@ def run_queue(
                     continue
                 if stage.name in at_work or len(running) + len(at_work) >= jobs or _share(stage, running.values()):
                     continue
-                if not state.is_ready(stage):
+                if not all(state.is_done(need) for need in stage.needs):
                     continue
                 print(f"{position}: {shown(stage.command)}", flush=True)
-                alone = (
-                    not running and not at_work and [one for one in state.waiting if state.is_ready(one)] == [stage]
-                )
-                # Nothing else becomes ready before such a stage ends, but of other processes' stages.
-                spreads = spread and alone and launch.world_size == 1
-                of_stage = threads_of_each(1) if spreads else threads
-                running[stage.name] = Running(output, stage, of_stage, launch.id, ended)
+                running[stage.name] = Running(output, stage, threads, launch.id, ended)
                 state.waiting.remove(stage)
             if not running and not state.waiting:
                 break
@@ -317,10 +307,6 @@ class _QueueState:
         if name not in self.done and self._is_of_others(name) and is_done(self.output, self.stages[name]):
             self.done.add(name)
         return name in self.done
-
-    def is_ready(self, stage: Stage) -> bool:
-        """Whether all that a stage needs is done."""
-        return all(self.is_done(need) for need in stage.needs)
 
     def is_failed(self, name: str) -> bool:
         """Whether a stage has failed or was left out, and will not be done in this launch."""
