@@ -9,6 +9,7 @@ from tall_hf.modeling.frozen_parts_tall import last_positions
 from tall_hf.modeling.text_rows_tall import pad_rows
 from tall_hf.modeling.words_tall import search_words, word_pieces
 
+from ..beam_tree import BeamTree
 from ..word_probability import closing_tokens, word_log_probabilities
 
 
@@ -101,6 +102,8 @@ class LanguageModel:
         kept = last_positions(logits_to_keep, ids.shape[1], ids.device)
         outputs = self.llm(**inputs, **self._masks(mask, ids.shape[1]), use_cache=True, logits_to_keep=kept)
         cache = outputs.past_key_values
+        if self._takes_positions and BeamTree.can_grow(self.llm, cache):
+            return outputs.logits, BeamTree(self.llm, cache, mask, self._padding).step
 
         def step(tokens, parents):
             nonlocal mask
