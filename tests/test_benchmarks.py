@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 from benchmarks import (  # noqa: E402
+    beam_search,
     budget,
     compiled,
     decoder_cache,
@@ -401,6 +402,8 @@ def test_the_smaller_benchmarks_run(capsys):
     cache = ["--size", "tiny", "--length", "6", "--new-tokens", "3", "--repeats", "1", "--device", "cpu"]
     assert set(decoder_cache.main(cache)) == {"with", "without"}
     heads = lm_head.main(["--vocabulary", "50", "--width", "8", "--batches", "1", "3", "--repeats", "1"])
+    beams = beam_search.main(["--width", "64", "--batch-size", "3", "--length", "6", "--repeats", "1"])
+    assert beams["same"] == 3 and beams["steps"] > 0
     assert [(row["dtype"], row["batch"]) for row in heads] == [(d, b) for d in ("float32", "bfloat16") for b in (1, 3)]
 
 
