@@ -43,7 +43,7 @@ class BeamTree:
         """What is predicted behind `tokens[i]` behind row `parents[i]` of the last call; see `search_words`.
 
         Args:
-            tokens, parents: (rows,); rows of one text stay side by side.
+            tokens, parents: (rows,); rows of one text stay side by side, the texts in their order.
 
         Returns:
             Logits, (rows, vocabulary).
@@ -80,7 +80,7 @@ class BeamTree:
         """Let go of the texts that have no beams any more, once they are half of all."""
         if 2 * len(texts) > len(self.visible):
             return
-        self.cache.batch_select_indices(texts)
+        self.cache.reorder_cache(texts)  # which looks after the devices of its layers
         self.visible, self.positions = self.visible[texts], self.positions[texts]
         new_places = torch.full((int(self.texts.max()) + 1,), -1, device=texts.device)
         new_places[texts] = torch.arange(len(texts), device=texts.device)
