@@ -250,7 +250,11 @@ def build_queue(
             for protocol in scale["evaluate"]["protocols"]:
                 command += ["--protocol", protocol]
             command += ["--budget-steps", scale["evaluate"]["budget_steps"], "--seed", item.get("seed", 0)]
-            command += ["--budget-batch-size", scale["train"]["per_device_train_batch_size"]]
+            batch_size = scale["evaluate"].get("budget_batch_size", scale["train"]["per_device_train_batch_size"])
+            command += ["--budget-batch-size", batch_size]
+            command += ["--budget-group-by-length"] * (
+                scale["train"].get("train_sampling_strategy") == "group_by_length"
+            )
             if "soft_prompt_sentences" in scale["evaluate"] and (rivals == "all" or "soft_prompt" in rivals):
                 command += ["--soft-prompt-sentences", scale["evaluate"]["soft_prompt_sentences"]]
             if rivals != "all":

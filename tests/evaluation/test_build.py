@@ -49,6 +49,8 @@ def test_a_budget_is_the_steps_of_the_full_training_and_a_quarter_of_it_each_tri
     assert made("fine_tuned").recipe.max_steps is None
     assert made("fine_tuned", budget_batch_size=48).recipe.batch_size == 48
     assert made("fine_tuned_paper", budget_batch_size=48).recipe.batch_size == 6
+    for name, expected in (("fine_tuned", True), ("fine_tuned_paper", False)):
+        assert made(name, budget_group_by_length=True).recipe.group_by_length is expected
 
 
 @pytest.mark.parametrize(

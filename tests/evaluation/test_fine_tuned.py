@@ -1,6 +1,7 @@
 """Fine-tuning: it lowers validation loss, resumes where it was interrupted, and refuses what it cannot do."""
 
 import copy
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from texts import world_text
 from transformers import AutoModelForCausalLM, Trainer, TrainerState
 
-from tall_hf.evaluation.approach import Question
+from tall_hf.evaluation.approach import Question, TrainingText
 from tall_hf.evaluation.approaches import causal_training
 from tall_hf.evaluation.approaches.causal_training import TuningRecipe, WordCollator, _next_trial
 from tall_hf.evaluation.approaches.fine_tuned import PAPER_RECIPE, FineTuned
@@ -194,6 +196,33 @@ def test_one_setting_needs_no_trial(load, tmp_path):
     learned = FineTuned(load, "fine_tuned_paper", recipe).fit(TRAINING, tmp_path)
     assert learned["trials"] == [] and learned["learning_rate"] == 2e-8 and learned["loss"] == "all"
     assert abs(learned["validation_loss"] - learned["loss_before"]) < 1e-3
+
+
+def test_sentences_of_similar_length_spare_padding(load, tmp_path, monkeypatch):
+    """The whole text once, in steps of four, half of its sentences four times as long as the others."""
+    rows = [{"truncated": "Dana lives in the " * (1 + 3 * (i % 2)), "missing_word": f"sea{i}"} for i in range(64)]
+    rows = [{"sentence": f"{row['truncated']}{row['missing_word']}", "translation": "", **row} for row in rows]
+    text = TrainingText(Dataset.from_list(rows), Dataset.from_list(rows[:8]), "lengths")
+    collate, widths = WordCollator.__call__, []
+
+    def counted(self, rows):
+        batch = collate(self, rows)
+        widths.append((self.loss, batch["attention_mask"].float().mean().item()))
+        return batch
+
+    monkeypatch.setattr(WordCollator, "__call__", counted)
+    shares = {}
+    for grouped in (False, True):
+        recipe = dataclasses.replace(
+            RECIPE, learning_rates=(1e-3,), losses=("all",), batch_size=4, max_steps=16, group_by_length=grouped
+        )
+        widths.clear()
+        FineTuned(load, recipe=recipe).fit(text, tmp_path / str(grouped))
+        shares[grouped] = [share for loss, share in widths if loss == "all"]
+        assert len(shares[grouped]) == 16
+    # The sampler puts the longest sentence first, which mixes a step or two.
+    assert sum(share > 0.85 for share in shares[True]) >= 14
+    assert sum(share > 0.85 for share in shares[False]) < 8
 
 
 def test_the_collator_hides_what_is_not_learned(load):

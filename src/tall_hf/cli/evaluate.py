@@ -68,6 +68,9 @@ def register(app: typer.Typer):
         budget_batch_size: Annotated[
             int | None, typer.Option(min=1, help="Sentences in each of these steps; 16 if not given.")
         ] = None,
+        budget_group_by_length: Annotated[
+            bool, typer.Option(help="Give these steps sentences of similar length, which spares padding.")
+        ] = False,
         soft_prompt_sentences: Annotated[
             int | None,
             typer.Option(min=1, help="Training sentences that soft_prompt looks for words for; 20,000 if not given."),
@@ -109,6 +112,7 @@ def register(app: typer.Typer):
                 translator_only=translator_only,
                 budget_steps=budget_steps,
                 budget_batch_size=budget_batch_size,
+                budget_group_by_length=budget_group_by_length,
                 soft_prompt_sentences=soft_prompt_sentences,
                 batch_size=batch_size,
                 top_k=top_k,

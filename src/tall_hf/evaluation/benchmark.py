@@ -48,6 +48,7 @@ def evaluate(
     translator_only: str | os.PathLike | None = None,
     budget_steps: int | None = None,
     budget_batch_size: int | None = None,
+    budget_group_by_length: bool = False,
     soft_prompt_sentences: int | None = None,
     split: Callable[[str], list[str]] = str.split,
     batch_size: int = 32,
@@ -79,6 +80,7 @@ def evaluate(
         translator_only: a TALL that was composed without its LLM and trained on the same text.
         budget_steps, budget_batch_size: optimizer steps of approaches that are trained here, and sentences a step; their
             own defaults when not given. Give them what the TALL was given.
+        budget_group_by_length: whether these steps have sentences of similar length, which spares padding.
         soft_prompt_sentences: training sentences that "soft_prompt" looks for words for, its own default when not given.
         split: divides a sentence into words, for scripts without spaces, as for `read_questions`. Questions, `ngram`,
             what comes back by translation and the split by length follow it; approaches that write with a tokenizer take
@@ -120,6 +122,7 @@ def evaluate(
         training=training,
         budget_steps=budget_steps,
         budget_batch_size=budget_batch_size,
+        budget_group_by_length=budget_group_by_length,
         soft_prompt_sentences=soft_prompt_sentences,
         split=split,
         seed=seed,

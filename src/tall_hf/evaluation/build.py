@@ -90,6 +90,7 @@ class Parts:
         training: what approaches learn from.
         budget_steps, budget_batch_size: optimizer steps of each approach that is trained here, and sentences a step; its
             own defaults when None. The published recipe keeps its batch size.
+        budget_group_by_length: whether a step has sentences of similar length; the published recipe's never has.
         soft_prompt_sentences: training sentences that the soft prompt looks for words for; its own default when None.
         split: divides a sentence of the low-resource language into words.
         seed: of trainings.
@@ -104,6 +105,7 @@ class Parts:
     training: TrainingText | None = None
     budget_steps: int | None = None
     budget_batch_size: int | None = None
+    budget_group_by_length: bool = False
     soft_prompt_sentences: int | None = None
     split: Callable[[str], list[str]] = str.split
     seed: int = 0
@@ -157,8 +159,10 @@ class Parts:
         if self.budget_steps is not None:
             settings["max_steps"] = self.budget_steps
             settings["trial_steps"] = max(1, min(recipe.trial_steps, self.budget_steps // 4))
-        if self.budget_batch_size is not None and recipe is not PAPER_RECIPE:
-            settings["batch_size"] = self.budget_batch_size
+        if recipe is not PAPER_RECIPE:
+            settings["group_by_length"] = self.budget_group_by_length
+            if self.budget_batch_size is not None:
+                settings["batch_size"] = self.budget_batch_size
         return dataclasses.replace(recipe, **settings)
 
     def trained_parameters(self) -> int:

@@ -44,6 +44,7 @@ _FOR_RIVALS = {
     "translator_only",
     "budget_steps",
     "budget_batch_size",
+    "budget_group_by_length",
     "soft_prompt_sentences",
     "user_approach",
 }
