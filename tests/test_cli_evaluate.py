@@ -101,7 +101,16 @@ def test_the_same_command_again_answers_nothing_anew(evaluate, tmp_path, drawn):
 def test_what_learns_learns_from_the_prepared_text(evaluate, folders, tmp_path):
     names = ["soft_prompt", "fine_tuned_paper", "fine_tuned", "lora", "ngram", "majority"]
     chosen = [part for name in names for part in ("--approach", name)]
-    done = evaluate("--dataset", folders / "data", "--budget-steps", "2", "--protocol", "clean", *chosen)
+    done = evaluate(
+        "--dataset",
+        folders / "data",
+        "--budget-steps",
+        "2",
+        "--budget-group-by-length",
+        "--protocol",
+        "clean",
+        *chosen,
+    )
     approaches = results(tmp_path)["protocols"]["clean"]["approaches"]
     failed = {name: found["error"] for name, found in approaches.items() if "error" in found}
     # The random translators bring no English word back to the missing one.
