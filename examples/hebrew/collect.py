@@ -5,6 +5,7 @@ python collect.py outputs/he-cpu [--plot learning_curve.png] > tables.md
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from run import shown
@@ -149,7 +150,10 @@ def main():
     parser.add_argument("output", type=Path, help="the --output of run.py")
     parser.add_argument("--plot", type=Path, help="also draw the learning curve, as .png")
     options = parser.parse_args()
-    print("\n".join([*component_tables(options.output), *evaluation_tables(options.output)]))
+    tables = [*component_tables(options.output), *evaluation_tables(options.output)]
+    if not tables:
+        sys.exit(f"Error: {options.output} has no parts and no evaluations yet; name the --output of run.py.")
+    print("\n".join(tables))
     if options.plot:
         plot_learning_curve(options.output, options.plot)
 
