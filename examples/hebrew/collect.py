@@ -140,7 +140,10 @@ def plot_learning_curve(output: Path, path: Path) -> None:
                 ends = list(zip(*(points[count]["accuracy_interval"] for count in x), strict=True))
                 axis.plot(x, y, marker="o", label=name)
                 axis.fill_between(x, *([100 * one for one in end] for end in ends), alpha=0.2)
-        axis.set(title=test, xscale="log", xlabel="training sentences", ylabel="accuracy %")
+        counts = sorted({count for (of, _), points in curves.items() if of == test for count in points})
+        axis.set(title=test, xscale="log", xlabel="training sentences", ylabel="accuracy %", ylim=(0, None))
+        axis.set_xticks(counts, [f"{count:,}" for count in counts])
+        axis.minorticks_off()  # their labels would stand on those of the counts
         axis.legend()
     figure.savefig(path, dpi=120)
 
