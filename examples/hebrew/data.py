@@ -59,15 +59,32 @@ class Row(NamedTuple):
         return [f"{side}:{key(one)}" for side, one in (("en", self.english), ("text", self.text)) if one]
 
 
+def read_yaml(path: str | os.PathLike, kind: type) -> dict | list:
+    """Read a file of settings.
+
+    Raises:
+        ValueError: it is no YAML, or holds something else than `kind`.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(settings, kind) or not settings:
+        raise ValueError(f"{path} should hold a {kind.__name__} with something in it, got {settings!r}.")
+    return settings
+
+
 def read_language(path: str | os.PathLike) -> dict:
     """Read the configuration of a language.
 
     Raises:
         ValueError: a key is missing or unknown.
     """
-    language = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if wrong := sorted(_KEYS.symmetric_difference(language)):
-        raise ValueError(f"{path}: {', '.join(wrong)} missing or unknown; he.yaml has every key.")
+    language = read_yaml(path, dict)
+    if unknown := sorted(language.keys() - _KEYS):
+        raise ValueError(f"{path}: unknown {', '.join(unknown)}; he.yaml has every key.")
+    if missing := sorted(_KEYS - language.keys()):
+        raise ValueError(f"{path}: {', '.join(missing)} missing; he.yaml has every key.")
     tests = [*language["translation_tests"].values(), *language["question_tests"].values()]
     for source in [*language["sources"], *language["english"], *tests]:
         if wrong := sorted(set(source) - _SOURCE_KEYS):
@@ -81,7 +98,9 @@ def read_language(path: str | os.PathLike) -> dict:
 
 def read_scale(path: str | os.PathLike) -> dict:
     """Read the sizes of a scale, such as cpu.yaml; `bf16: auto` becomes whether this machine computes in bfloat16."""
-    scale = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    scale = read_yaml(path, dict)
+    if missing := sorted({"run", "train"} - scale.keys()):
+        raise ValueError(f"{path}: {', '.join(missing)} missing; cpu.yaml has every key.")
     for settings in (scale["run"], scale["train"]):
         if settings.get("bf16") == "auto":
             import torch  # takes seconds
@@ -156,9 +175,12 @@ def divide(rows: list[Row], tests: Iterable[Row], language: dict) -> tuple[dict[
 
     Returns:
         Rows by role: "train", "validation" (pairs) and "held_out" (of each group one sentence); and the keys of all that is
-        validated on, held out or tested on.
+        validated on, held out or tested on, and of what translates it.
     """
-    groups = translation_groups(rows)
+    tests = list(tests)
+    # What translates a sentence that is tested on gives away its words, whether or not the test has that translation.
+    groups = translation_groups([*rows, *tests])
+    tested = {groups[row.keys[0]] for row in tests}
 
     def group(row):
         return groups[row.keys[0]]
@@ -176,12 +198,11 @@ def divide(rows: list[Row], tests: Iterable[Row], language: dict) -> tuple[dict[
             most = len(names) // (5 if role == "held_out" else 20)
             roles.update(dict.fromkeys(drawn[: min(language["held_out"], most)], role))
 
-    tested = {one for row in tests for one in row.keys}
     divided: dict[str, list[Row]] = {role: [] for role in ROLES}
     asked = set()
     # In the order of a hash; of a group rather the sentence that has a translation, to be asked about with a reference.
     for row in sorted(rows, key=lambda row: (row.english is None, digest(" ".join(row.keys)))):
-        if tested.intersection(row.keys):
+        if group(row) in tested:
             continue
         role = roles.get(group(row), "train")
         if role == "held_out":
@@ -191,7 +212,7 @@ def divide(rows: list[Row], tests: Iterable[Row], language: dict) -> tuple[dict[
             asked.add(group(row))
         if role != "validation" or len(row.keys) == 2:
             divided[role].append(row)
-    return divided, tested | {name for name, root in groups.items() if roles.get(root, "train") != "train"}
+    return divided, {name for name, root in groups.items() if root in tested or roles.get(root, "train") != "train"}
 
 
 def _askable(row: Row, language: dict) -> bool:

@@ -17,8 +17,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-from data import read_language, read_scale, text_name
+from data import read_language, read_scale, read_yaml, text_name
 
 from tall_hf.files import locked
 from tall_hf.sweep.queue import TALL, Stage, is_done, read_record, run_queue, state_of, with_needs
@@ -41,15 +40,21 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
     """Read the queue's rows and evaluations, with what they take over by `like` filled in.
 
     Raises:
-        ValueError: an unknown key, or a row that is named before it is there.
+        ValueError: an unknown key, a name given twice, or a row that is named before it is there.
     """
-    grid, rows = [], {}
-    for item in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
+    grid, rows, taken = [], {}, set()
+    for item in read_yaml(path, list):
         kind = next((kind for kind in _ITEM_KEYS if kind in item), None)
         if kind is None or not set(item) <= _ITEM_KEYS[kind]:
             raise ValueError(
                 f"{path}: {item} is no row, evaluation, references or links entry; grid.yaml explains them."
             )
+        name = (kind, str(item[kind]))
+        if name in taken:
+            raise ValueError(f"{path}: there are two entries `{kind}: {item[kind]}`.")
+        taken.add(name)
+        if kind == "evaluation" and not item.get("rows"):
+            raise ValueError(f"{path}: the evaluation {item['evaluation']!r} names no rows.")
         named = [
             item.get("like"),
             item.get("from"),
@@ -80,6 +85,8 @@ def read_grid(path: str | os.PathLike) -> list[dict]:
                     f"{path}: the row {item['row']!r} trains the model of {item['from']!r} on, which has another compose or "
                     "other parts; leave its own out."
                 )
+            # Trained on, it is the model of the other row, around that one's parts.
+            item |= {name: start[name] for name in ("compose", "parts")}
             rows[item["row"]] = item
         grid.append(item)
     return grid
@@ -334,11 +341,11 @@ def main():
         queue = build_queue(grid, language, scale, parts, paths)
         if options.only:
             queue = with_needs(queue, options.only)
+        if options.list:
+            print(table(output, queue))
+            return
     except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
-    if options.list:
-        print(table(output, queue))
-        return
     if options.dry_run:
         for stage in queue:
             if not is_done(output, stage):
@@ -352,7 +359,7 @@ def main():
     try:
         with locked(output):
             undone = run_queue(output, queue, options.jobs)
-    except BlockingIOError as error:
+    except (BlockingIOError, FileExistsError, ValueError) as error:
         sys.exit(f"Error: {error}")
     if undone:
         sys.exit(f"Not done: {', '.join(undone)}. The same command tries them again.")

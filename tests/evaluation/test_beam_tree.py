@@ -1,5 +1,7 @@
 """Beams that share the cache of their text answer as beams with a cache of their own."""
 
+import math
+
 import pytest
 import torch
 from transformers import (
@@ -17,7 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from tall_hf.evaluation.approaches.language_model import LanguageModel
+from tall_hf.evaluation.approaches.language_model import LanguageModel, encode_words
 from tall_hf.evaluation.beam_tree import BeamTree
 from tall_hf.evaluation.build import model_loader
 
@@ -95,3 +97,25 @@ def test_words_and_their_probabilities_are_the_same(part, prompt_length, monkeyp
     for row, other in zip(found, expected, strict=True):
         assert [p for _, p in row] == pytest.approx([p for _, p in other], rel=1e-4)
     assert scores == pytest.approx(model.log_probabilities(texts, words), rel=1e-4)
+
+
+def test_an_empty_text_has_probabilities_of_its_own(part):
+    """Its filler is no token of the text: none of a word's own is lost to it."""
+    llm, tokenizer = model_loader(AutoModelForCausalLM, part("qwen2"))()
+    model = LanguageModel(llm, tokenizer)
+    [found] = model.next_words([""], 5)
+    words = [word for word, _ in found]
+    scores = model.log_probabilities([""] * len(words), words)  # all endings, of which the search may miss some
+    assert torch.tensor(scores).exp().tolist() == pytest.approx([p for _, p in found], rel=0.02)
+    prefixes, wholes = encode_words(tokenizer, [""], ["world"])
+    assert wholes[0][len(prefixes[0]) :] == tokenizer(" world")["input_ids"]
+
+
+def test_a_word_that_leaves_no_token_cannot_be_said(part, monkeypatch):
+    llm, tokenizer = model_loader(AutoModelForCausalLM, part("qwen2"))()
+    module = "tall_hf.evaluation.approaches.language_model.encode_words"
+    model = LanguageModel(llm, tokenizer)
+    expected = model.log_probabilities(["Dana lives"], ["in"])[0]
+    prefixes, wholes = encode_words(tokenizer, ["Dana lives", "Dana lives"], ["in", "in"])
+    monkeypatch.setattr(module, lambda *_: (prefixes, [prefixes[0], wholes[1]]))
+    assert model.log_probabilities(["Dana lives"] * 2, ["in"] * 2) == [-math.inf, pytest.approx(expected, rel=1e-4)]

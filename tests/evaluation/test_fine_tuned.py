@@ -277,6 +277,9 @@ def test_bad_input(load, tmp_path):
         approach.fit(world_text(8, 0), tmp_path)
     with pytest.raises(RuntimeError, match="call `fit`"):
         approach.answer(QUESTIONS, "clean")
+    for wrong in ({"max_steps": 0}, {"epochs": -1}, {"further_trials": -5}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`.*got"):
+            TuningRecipe(**wrong)
     for wrong in ({"batch_size": 0}, {"learning_rates": ()}, {"learning_rates": (0.0,)}, {"losses": ("first",)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TuningRecipe(**wrong)

@@ -126,6 +126,27 @@ def test_nothing_that_is_asked_or_tested_is_learned(folder, tmp_path):
         row["english"].removeprefix("And ") in asked for row in data.read_jsonl(tmp_path / "pairs.train.jsonl")
     )
     assert not _keys(tmp_path / "held_out.jsonl", "text") & _keys(tmp_path / "asked.jsonl", "text")
+    # Nor what translates a question of a test that comes without translations.
+    questions = _keys(tmp_path / "asked.jsonl", "text")
+    rows = [line.split("\t") for line in (folder / "pairs.tsv").read_text("utf-8").splitlines()[1:]]
+    given_away = {data.key(english) for english, hebrew, _ in rows if data.key(hebrew) in questions}
+    assert given_away and not given_away & _keys(tmp_path / "english.train.txt")
+    assert not given_away & _keys(tmp_path / "pairs.train.jsonl", "english")
+
+
+def test_what_translates_a_sentence_that_is_asked_is_not_learned_either():
+    source = {"domain": "news"}
+    rows = [data.Row("א ב", "one two", source), data.Row("ג ד", "one two", source), data.Row("ה ו", "three", source)]
+    divided, kept_away = data.divide(
+        rows, [data.Row("א ב", None, {})], {"held_out": 0, "min_words": 1, "max_words": 9}
+    )
+    assert [row.text for row in divided["train"]] == ["ה ו"] and not divided["validation"] + divided["held_out"]
+    assert kept_away == {"text:א ב", "en:one two", "text:ג ד"}
+
+
+def test_a_row_that_trains_another_on_reads_that_ones_rows(tmp_path):
+    (tmp_path / "grid.yaml").write_text("- {row: a, parts: {lr_hr: lr_hr_long}}\n- {row: b, from: a}\n")
+    assert run.read_grid(tmp_path / "grid.yaml")[1]["parts"] == {"lr_hr": "lr_hr_long"}
 
 
 def test_translators_get_few_versions_of_a_sentence_and_no_long_ones():
@@ -340,6 +361,10 @@ def test_every_sentence_gets_another_ones_place():
     [
         ("- {row: a, align: embedings}", "has `align: embedings`, which is none of autoencoder, embeddings"),
         ("- {links: [llm]}\n- {links: [llm_long]}", "two entries of links"),
+        ("- {row: a, train: {seed: 1}}\n- {row: a, train: {seed: 2}}", "two entries `row: a`"),
+        ("- {row: a}\n- {evaluation: e, rows: []}", "the evaluation 'e' names no rows"),
+        ("", r"grid.yaml should hold a list with something in it, got None"),
+        ("- {row: a", r"grid.yaml is no YAML"),
     ],
 )
 def test_a_grid_is_refused_before_anything_runs(tmp_path, entry, message):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tall_hf.cli import app
 from tall_hf.files import locked
 from tall_hf.microworld import component_path
-from tall_hf.sweep import launch
+from tall_hf.sweep import launch, queue
 from tall_hf.sweep.queue import Stage, is_done, read_record, record_path, run_queue, threads_of_each
 
 
@@ -326,3 +326,24 @@ def test_a_command_that_a_killed_queue_left_at_work_is_waited_for(start, calls, 
     assert second.returncode == 0, "".join(said) + out
     # The command has made its folder, and is called once more to see to the rest.
     assert verbs(before + calls()) == {"compose": 2, "prepare": 2, "train": 5, "evaluate": 3}
+
+
+def test_nothing_fills_a_folder_that_a_command_left_at_work_fills(tmp_path, monkeypatch):
+    script = "import sys, time; log = open('order', 'a', buffering=1); log.write(f'{sys.argv[1]} '); time.sleep(0.1); log.write(f'{sys.argv[1]} ')"
+    stages = [
+        Stage(name, [sys.executable, "-c", script, name], links={tmp_path / name / "link": tmp_path / "shared"})
+        for name in ("left", "next")
+    ]
+    polls = iter(["123", "123"])
+    monkeypatch.setattr(queue, "left_running", lambda _, stage: next(polls, None) if stage.name == "left" else None)
+    monkeypatch.chdir(tmp_path)
+    assert run_queue(tmp_path, stages, jobs=2) == []
+    assert (tmp_path / "order").read_text("utf-8").split() == ["left", "left", "next", "next"]
+
+
+def test_a_folder_where_a_link_belongs_is_named(tmp_path):
+    link = tmp_path / "one" / "fitted"
+    link.mkdir(parents=True)
+    stage = Stage("one", [sys.executable, "-c", ""], links={link: tmp_path / "shared"})
+    with pytest.raises(FileExistsError, match=f"{link} is to be a link to {tmp_path / 'shared'}"):
+        run_queue(tmp_path, [stage])

@@ -236,7 +236,8 @@ def _with_translations(
         _check_none_is_cut(processor, texts, lengths, shortest)
     corpus = Dataset(Dataset.from_dict({"truncated": texts}).data, fingerprint=json_digest(texts))
     model.to(device=parts.device, dtype=parts.dtype)
-    name = json_digest([fingerprints[parts.first], corpus._fingerprint])
+    # What is translated in another dtype is translated anew, at a cost of its own.
+    name = json_digest([fingerprints[parts.first], corpus._fingerprint, str(parts.dtype)])
     costs = KeptCost(output / "translation_costs" / f"{name}.json")
     with CostMeter(costs.keep) as meter:
         translated = translate_corpus(model, reader, corpus, output / "translations")

@@ -136,6 +136,10 @@ class Running:
         for link, target in stage.links.items():
             target.mkdir(parents=True, exist_ok=True)
             link.parent.mkdir(parents=True, exist_ok=True)
+            if link.exists() and not link.is_symlink():
+                raise FileExistsError(
+                    f"{link} is to be a link to {target}, and is something else; move what is in it there, and delete it."
+                )
             if not link.is_symlink():
                 link.symlink_to(os.path.relpath(target, link.parent))
         self.stage = stage
@@ -247,7 +251,9 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, launch: Launc
                             "to end",
                             flush=True,
                         )
+            left_at_work = [stage for stage in state.waiting if stage.name in at_work]
             for stage in list(state.waiting):
+                filling = [*left_at_work, *(one.stage for one in running.values())]
                 position = f"[{numbers[stage.name]}/{len(queue)}] {stage.name}"
                 if stage.about:
                     position += f" ({stage.about})"
@@ -255,7 +261,7 @@ def run_queue(output: Path, queue: Sequence[Stage], jobs: int = 1, launch: Launc
                     print(f"{position}: left out, {lacking[0]} is not done", flush=True)
                     state.leave_out(stage)
                     continue
-                if stage.name in at_work or len(running) + len(at_work) >= jobs or _share(stage, running.values()):
+                if stage.name in at_work or len(running) + len(at_work) >= jobs or _share(stage, filling):
                     continue
                 if not all(state.is_done(need) for need in stage.needs):
                     continue
@@ -321,9 +327,9 @@ class _QueueState:
         return not self.launch.runs(self.stages[name].turn)
 
 
-def _share(stage: Stage, running: Iterable[Running]) -> bool:
+def _share(stage: Stage, running: Iterable[Stage]) -> bool:
     """Whether a running stage fills the same linked folder: what one of them learns, the other finds there later."""
-    return any(set(stage.links.values()) & set(one.stage.links.values()) for one in running)
+    return any(set(stage.links.values()) & set(other.links.values()) for other in running)
 
 
 def with_needs(queue: Sequence[Stage], patterns: Sequence[str]) -> list[Stage]:

@@ -84,6 +84,13 @@ class TuningRecipe:
         for name in ("batch_size", "trial_steps", "evaluations", "validation_sentences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"`max_steps` must be at least 1, or None for `epochs` of them; got {self.max_steps}.")
+        if self.epochs <= 0 or self.further_trials < 0:
+            raise ValueError(
+                "`epochs` must be above 0 and `further_trials` at least 0; "
+                f"got {self.epochs} and {self.further_trials}."
+            )
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise ValueError(f"`learning_rates` must be above 0, and at least one; got {self.learning_rates}.")
         if not self.losses or not set(self.losses) <= set(LOSSES):

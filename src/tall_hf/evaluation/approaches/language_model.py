@@ -59,10 +59,14 @@ class LanguageModel:
     def log_probabilities(self, texts: list[str], words: list[str]) -> list[float]:
         """Natural logarithm of the probability that each text goes on with its word, see `word_log_probabilities`."""
         prefixes, wholes = encode_words(self.tokenizer, texts, words)
+        # Where a word merges with its text and no token is left of it, nothing can be said: the padding stands in for one.
+        merged = torch.tensor([len(whole) <= len(prefix) for prefix, whole in zip(prefixes, wholes, strict=True)])
+        wholes = [whole + [self._padding] if left else whole for whole, left in zip(wholes, merged, strict=True)]
         tokens = [whole[len(prefix) :] for prefix, whole in zip(prefixes, wholes, strict=True)]
         ids, mask = self._batch(wholes, 1)
         logits, step = self._read(ids, mask, logits_to_keep=max(map(len, tokens)) + 1)
-        return word_log_probabilities(logits, tokens, step, self.starts, self.continuations, self.closing).tolist()
+        found = word_log_probabilities(logits, tokens, step, self.starts, self.continuations, self.closing)
+        return found.masked_fill(merged.to(found.device), -torch.inf).tolist()
 
     @torch.inference_mode()
     def sample_words(self, texts: list[str]) -> list[str]:
@@ -136,10 +140,10 @@ def encode(tokenizer, texts: list[str]) -> list[list[int]]:
 
 def encode_words(tokenizer, texts: list[str], words: list[str]) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of texts, and of the same texts with a further word each, which only adds tokens."""
-    prefixes = encode(tokenizer, texts)
+    prefixes, rows = encode(tokenizer, texts), _rows(tokenizer, texts)
     wholes = _rows(tokenizer, [f"{text} {word}" for text, word in zip(texts, words, strict=True)])
     # Hardly ever does a tokenizer write the text itself in another way when a word stands behind it.
-    return prefixes, [prefix + whole[len(prefix) :] for prefix, whole in zip(prefixes, wholes, strict=True)]
+    return prefixes, [prefix + whole[len(row) :] for prefix, row, whole in zip(prefixes, rows, wholes, strict=True)]
 
 
 def _rows(tokenizer, texts):
