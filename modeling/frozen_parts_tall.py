@@ -191,7 +191,7 @@ def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor)
         tensors: (batch, length) or (batch, length, width), moved alike.
 
     Returns:
-        The moved mask, then the moved tensors.
+        The moved mask, of ones and zeros, then the moved tensors.
 
     Raises:
         ValueError: mask and tensors differ in batch or length.
@@ -205,6 +205,7 @@ def squeeze_padding(attention_mask: torch.Tensor | None, *tensors: torch.Tensor)
                 f"An attention mask of shape {tuple(attention_mask.shape)} does not fit inputs of shape "
                 f"{tuple(tensor.shape[:2])}; it needs one number for each token."
             )
+    attention_mask = (attention_mask != 0).to(attention_mask.dtype)
     order = attention_mask.argsort(dim=1, descending=True, stable=True)
     moved = [attention_mask.gather(1, order)]
     for tensor in tensors:

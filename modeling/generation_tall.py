@@ -1,6 +1,7 @@
 """TALLTextMixin: what a TALL does from text to text - translate, the next words with probabilities, completion."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,10 +91,11 @@ class TALLTextMixin:
             One translation a text; the empty string for a text without any word.
 
         Raises:
-            TypeError: for anything that is not text.
+            TypeError: for anything that is not text, or settings with which `generate` gives other than one text for each.
             ValueError: for half of a surrogate pair in a text.
         """
         texts = check_texts(texts)
+        _refuse(generation_kwargs, _ONE_TEXT, "translate", "`encoder.translator.generate`")
         spoken = [i for i, text in enumerate(texts) if text.strip()]
         translations = [""] * len(texts)
         if spoken:
@@ -134,13 +136,14 @@ class TALLTextMixin:
             For each text its words, each with its probability in (0, 1], the most probable first.
 
         Raises:
-            ValueError: a count below 1, not as many translations as texts, or half of a surrogate pair in one.
+            ValueError: a count that is none or below 1, not as many translations as texts, or half of a surrogate pair in one.
             TypeError: for anything that is not text.
         """
         texts = check_texts(texts)
-        for name, count in (("top_k", top_k), ("max_word_tokens", max_word_tokens), ("num_beams", num_beams)):
-            if count is not None and count < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {count}.")
+        _check_count("top_k", top_k)
+        _check_count("max_word_tokens", max_word_tokens)
+        if num_beams is not None:
+            _check_count("num_beams", num_beams)
         if not texts:
             return []
         translations = self.translate(texts, processor) if translations is None else translations
@@ -206,20 +209,16 @@ class TALLTextMixin:
             Each text with its continuation.
 
         Raises:
-            ValueError: for negative counts, half of a surrogate pair in a text, or a streamer with more or fewer than one text
+            ValueError: for counts that are none or negative, half of a surrogate pair in a text, or a streamer with more or fewer than one text
                 or with beams.
             TypeError: for a streamer of tokens, or what only `generate` takes.
         """
         texts = check_texts(texts)
-        if max_words < 0 or refresh_words < 0:
-            raise ValueError(
-                f"`max_words` and `refresh_words` must not be negative, got {max_words}, {refresh_words}."
-            )
-        if refused := set(generation_kwargs) & _NOT_FOR_COMPLETE:
-            raise TypeError(
-                f"`complete` gives one text for each and does not take {', '.join(map(repr, sorted(refused)))}; call "
-                "`generate` for that."
-            )
+        _check_count("max_words", max_words, least=0)
+        _check_count("refresh_words", refresh_words, least=0)
+        if generation_kwargs.get("max_new_tokens") is not None:
+            _check_count("max_new_tokens", generation_kwargs["max_new_tokens"])
+        _refuse(generation_kwargs, _NOT_FOR_COMPLETE, "complete", "`generate`")
         if streamer is None:
             return self._complete(texts, processor, max_words, refresh_words, translations, generation_kwargs)
         if not isinstance(streamer, TextStreamer):
@@ -291,3 +290,16 @@ class TALLTextMixin:
             **generation_kwargs,
         )
         return [read(text, row) for text, row in zip(texts, ids[:, prefix_length:], strict=True)]
+
+
+def _check_count(name, count, least=1):
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
+        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}.")
+
+
+def _refuse(settings, refused, method, instead):
+    """TypeError for settings of `generate` with which it does not give one text for each."""
+    if found := sorted(set(settings) & set(refused)):
+        raise TypeError(
+            f"`{method}` gives one text for each and does not take {', '.join(map(repr, found))}; call {instead} for that."
+        )

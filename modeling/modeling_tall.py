@@ -127,6 +127,14 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         ids = torch.ones((1, 2), dtype=torch.long, device=self.device)
         return {"input_ids": ids, "llm_input_ids": ids, "decoder_input_ids": ids}
 
+    @staticmethod
+    def create_masks_for_generate(attention_mask: torch.Tensor | None, **kwargs) -> torch.Tensor | None:
+        """The mask as it is, (batch, length), where `generate` would make a 4-D one for a static cache.
+
+        Positions are counted in it, and the decoder makes its own of it.
+        """
+        return attention_mask
+
     @can_return_tuple
     def forward(
         self,
@@ -252,7 +260,8 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         The translators' decoders number positions by column, which is wrong for a row padded on the left, and add the
         position to the embedding. So the difference is put into the embedding: zero, exactly, where nothing is padded.
         """
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        # A static cache counts in a tensor.
+        past_length = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
         length = input_ids.shape[1]
         check_length("decoder_input_ids", input_ids, self.config.max_target_length, past_length)
         embeddings = self.decoder.get_input_embeddings()(input_ids)
@@ -264,7 +273,7 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
                 f"tokens, {(input_ids.shape[0], past_length + length)}."
             )
         columns = torch.arange(past_length, past_length + length, device=input_ids.device)
-        rows = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+        rows = ((attention_mask != 0).long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
         correction = self._target_positions(rows) - self._target_positions(columns)
         # Marian multiplies the embeddings it is given by its scale before it adds the positions.
         scale = self.decoder.embed_scale if self.config.hr_lr_config.model_type == "marian" else 1.0

@@ -16,6 +16,11 @@ TRAILING_PUNCTUATION = ".,"
 _NEGLIGIBLE = 1e-4
 
 
+def target_vocabulary(tokenizer) -> dict[str, int]:
+    """The pieces that a tokenizer writes targets with; MarianTokenizer keeps a vocabulary of their own when the two are separate."""
+    return getattr(tokenizer, "target_encoder", None) or tokenizer.get_vocab()
+
+
 def word_pieces(tokenizer, vocab_size: int | None = None) -> tuple[torch.BoolTensor, torch.BoolTensor]:
     """Which tokens begin a word, and which continue one; special and unused ids do neither.
 
@@ -31,8 +36,7 @@ def word_pieces(tokenizer, vocab_size: int | None = None) -> tuple[torch.BoolTen
     Raises:
         ValueError: the vocabulary does not show where words begin.
     """
-    # MarianTokenizer keeps a target vocabulary of its own when the two are separate.
-    known = getattr(tokenizer, "target_encoder", None) or tokenizer.get_vocab()
+    known = target_vocabulary(tokenizer)
     width = max(known.values()) + 1 if vocab_size is None else vocab_size
     special = set(tokenizer.all_special_ids)
     # To sentencepiece "Ġ" is a letter of Maltese; byte-level BPE has no "▁" as a character.

@@ -4,15 +4,20 @@ import pytest
 import torch
 
 from tall_hf import LastTokenCollator
+from tall_hf.training.curriculum import narrow_labels
 
 
 class Tokenizer:
-    """Ids 0 to 3 are special, 10 to 19 begin a word, 20 to 29 continue one."""
+    """Ids 0 to 3 are special, 10 to 19 begin a word, 20 to 29 continue one; 19 and 29 have no letter."""
 
     eos_token_id = 0
 
     def __init__(self, pad_token_id):
         self.pad_token_id = pad_token_id
+
+    def get_vocab(self):
+        lettered = {f"▁a{i}": 10 + i for i in range(9)} | {f"b{i}": 20 + i for i in range(9)}
+        return {"</s>": 0, "<unk>": 1, "<pad>": 2, "<s>": 3, "▁": 19, ".": 29} | lettered
 
 
 class Processor:
@@ -36,6 +41,27 @@ SHORT = {"input_ids": [43], "llm_input_ids": [51, 52], "labels": [13, 23, 24]}
 def labels_of(row, **settings):
     processor = settings.pop("processor", Processor())
     return LastTokenCollator(processor, **settings)([row])["labels"][0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("target", "learned"),
+    [
+        ([10, 11, 20, 29], 3),  # a full stop behind the word is learned with it
+        ([10, 11, 20, 19, 29], 4),  # and one that stands alone begins no word
+        ([10, 11, 20, 19, 29, 19, 29], 6),
+        ([10, 19, 12], 1),
+        ([20, 21, 19, 29], 4),  # a target cut inside its word
+        ([19, 29, 19, 29], 2),  # no letter anywhere: the last of the marks
+    ],
+)
+def test_a_mark_that_stands_alone_begins_no_word(target, learned):
+    row = {**LONG, "labels": target}
+    assert labels_of(row) == [-100] * (len(target) - learned) + target[len(target) - learned :]
+    collator = LastTokenCollator(Processor(), loss_positions="all")
+    whole = torch.tensor([[-100, *target], [-100, *target[1:], -100]])
+    narrowed = narrow_labels(whole, "last_word", None, collator.word_masks)
+    assert narrowed[0].tolist() == [-100, *labels_of(row)]
+    assert narrowed[1].tolist() == [-100, *labels_of({**row, "labels": target[1:]}), -100]
 
 
 def test_batch_is_shifted_padded_and_masked():

@@ -158,10 +158,13 @@ def test_greedy_unless_sampling_is_asked_for(composed):
     assert len(set(map(tuple, outputs["sampling"]))) > 1
 
 
-@pytest.mark.parametrize("wrong", [{"max_words": -1}, {"refresh_words": -2}])
-def test_negative_counts_are_refused(composed, wrong):
+@pytest.mark.parametrize(
+    "wrong", [{"max_words": -1}, {"refresh_words": -2}, {"max_words": 2.5}, {"max_new_tokens": 0}, {"max_words": "3"}]
+)
+def test_what_is_no_count_is_refused(composed, wrong):
     model, processor = composed("gated")
-    with pytest.raises(ValueError, match="must not be negative, got .*" + str(min(wrong.values()))):
+    [(name, count)] = wrong.items()
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least [01], got {count!r}"):
         model.complete("שלום", processor, **wrong)
 
 

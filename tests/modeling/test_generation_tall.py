@@ -51,6 +51,21 @@ def test_cached_equals_uncached_in_each_translator_family(composed, translator, 
     assert torch.equal(cached, uncached)
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "beam"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_static_cache_gives_the_same_tokens(composed, translator, strategy, masked):
+    model, processor = composed("gated", translator)
+    inputs = batch(random_rows(model, processor))
+    if not masked:
+        inputs = {name: value[:1] for name, value in inputs.items()}
+        kept = int(inputs.pop("decoder_attention_mask").sum())
+        inputs["decoder_input_ids"] = inputs["decoder_input_ids"][:, -kept:]
+    dynamic, static = (
+        model.generate(**inputs, cache_implementation=name, **STRATEGIES[strategy]) for name in (None, "static")
+    )
+    assert torch.equal(static, dynamic)
+
+
 def test_cached_logits_equal_those_of_one_forward(composed, translator):
     model, processor = composed("gated", translator)
     inputs = batch(random_rows(model, processor))
@@ -177,6 +192,16 @@ def test_translate_takes_one_text_and_keeps_empty_ones_empty(composed):
     assert one == model.translate(parts.SENTENCES, processor)[1:2]
     assert model.translate(["", parts.SENTENCES[1], "  "], processor) == ["", one[0], ""]
     assert model.translate([], processor) == []
+
+
+@pytest.mark.parametrize("settings", [{"num_return_sequences": 2, "num_beams": 2}, {"return_dict_in_generate": True}])
+@pytest.mark.parametrize("text", [parts.SENTENCES[0], ""])
+def test_translate_refuses_what_is_no_text_for_each(composed, settings, text):
+    model, processor = composed("gated")
+    with pytest.raises(
+        TypeError, match=f"`translate` gives one text for each and does not take '{next(iter(settings))}'"
+    ):
+        model.translate(text, processor, **settings)
 
 
 def test_starts_of_two_tokens(composed):

@@ -56,6 +56,20 @@ def test_forward_does_not_depend_on_the_ids_under_the_padding(composed, bridge, 
         torch.testing.assert_close(got, logits_of(model, [row])[0], **CLOSE)
 
 
+def test_any_number_but_zero_marks_a_token(composed, bridge, translator):
+    model, processor = composed(bridge, translator)
+    inputs = batch(random_rows(model, processor))
+    masks = [name for name in inputs if name.endswith("mask")]
+    assert len(masks) == 3
+    torch.manual_seed(0)
+    for kind in (torch.long, torch.bool, torch.float32):
+        others = {name: (inputs[name] * torch.randint(1, 4, inputs[name].shape)).to(kind) for name in masks}
+        with torch.no_grad():
+            got, expected = (model(**{**inputs, **given}).logits for given in (others, {}))
+        where = inputs["decoder_attention_mask"] != 0
+        torch.testing.assert_close(got[where], expected[where], **CLOSE)
+
+
 def test_forward_reads_all_columns_when_there_are_no_masks(composed, bridge):
     model, processor = composed(bridge)
     rows = random_rows(model, processor, lengths=((5, 7, 3), (5, 7, 3)))

@@ -156,12 +156,23 @@ def test_next_words_of_nothing_and_of_an_empty_text(composed):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"top_k": 0}, {"max_word_tokens": 0}, {"top_k": -1}, {"num_beams": 0}, {"num_beams": -1}]
+    "wrong",
+    [
+        {"top_k": 0},
+        {"max_word_tokens": 0},
+        {"top_k": -1},
+        {"num_beams": 0},
+        {"num_beams": -1},
+        {"top_k": 2.5},
+        {"top_k": "3"},
+        {"num_beams": True},
+        {"max_word_tokens": None},
+    ],
 )
-def test_next_words_refuses_counts_below_one(composed, wrong):
+def test_next_words_refuses_what_is_no_count(composed, wrong):
     model, processor = composed("gated")
     [(name, count)] = wrong.items()
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got {count}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1, got {count!r}"):
         model.next_words("שלום", processor, **wrong)
 
 

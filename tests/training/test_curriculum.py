@@ -17,12 +17,12 @@ def test_schedule():
 
 
 def test_positions_on_labels_written_by_hand():
-    starts = torch.tensor([0, 0, 1, 0, 1, 0]).bool()
+    starts, lettered = torch.tensor([0, 0, 1, 0, 1, 0]).bool(), torch.tensor([0, 0, 1, 1, 1, 1]).bool()
     labels = torch.tensor([[-100, 2, 3, 4, 5, 5], [4, 5, -100, -100, -100, -100], [3, 5, 3, -100, -100, -100]])
     none = [-100] * 6
 
     def narrowed(*settings):
-        return narrow_labels(labels, *settings, starts).tolist()
+        return narrow_labels(labels, *settings, (starts, lettered)).tolist()
 
     assert narrowed("all", None) == labels.tolist()
     assert narrowed("last_word", None) == [
@@ -42,8 +42,9 @@ def test_narrowed_is_what_the_collator_makes(composed, translator, positions, la
     _, processor = composed("gated", translator)
     rows = list(make_rows(processor, 12))
     expected = LastTokenCollator(processor, positions, last_n)(rows)["labels"]
-    whole = LastTokenCollator(processor, "all")(rows)["labels"]
-    assert torch.equal(narrow_labels(whole, positions, last_n, processor.word_pieces()[0]), expected)
+    collator = LastTokenCollator(processor, "all")
+    whole = collator(rows)["labels"]
+    assert torch.equal(narrow_labels(whole, positions, last_n, collator.word_masks), expected)
 
 
 def test_the_trainer_learns_all_tokens_first(trainer):

@@ -263,6 +263,23 @@ def test_resume_on_other_frozen_weights_is_refused(trainer, fresh):
             trainer(model=model, allow_changed_settings=allowed).train(resume_from_checkpoint=True)
 
 
+def test_parts_of_unknown_origin_need_a_base(fresh, tmp_path):
+    model, processor = fresh("gated")
+    for part in model.config.components.values():
+        part["name_or_path"] = None  # as publishing leaves of a folder
+    model.save_pretrained(tmp_path / "whole")
+    folder = save_light(model, processor, tmp_path / "light")
+    with pytest.raises(ValueError, match="does not say where its part 'lr_hr' came from; give the model .* as `base`"):
+        load_light(folder)
+    loaded, _ = load_light(folder, base=tmp_path / "whole")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    model.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="origin unknown"):
+        load_light(folder, base=tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     "pins",
     [

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from batches import batch, random_rows
 
 from tall_hf import TALLForCausalLM, load_light
 from tall_hf.training.checkpoints import last_checkpoint
-from tall_hf.training.light import trainable_names
+from tall_hf.training.light import PINS_NAME, cast_frozen, save_light, trainable_names
 from tall_hf.training.lora import add_lora
 from tall_hf.training.unfreezing import unfreeze
 
@@ -64,6 +65,31 @@ def test_layers_in_another_dtype_need_mixed_precision(trainer):
     made = trainer(unfreeze=["decoder.layers.0"], frozen_dtype="bfloat16", bf16=True)
     assert {made.model.get_parameter(name).dtype for name in inside(made.model)} == {torch.float32}
     made.train()
+
+
+@pytest.mark.parametrize("from_base", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [["decoder"], ["lm_head"], ["decoder.layers"], ["decoder.layers.-1"], ["llm.layers.0"], ["llm", "decoder"]],
+    ids=str,
+)
+def test_a_light_checkpoint_between_shorter_frozen_parts_loads_and_runs(fresh, names, from_base, tmp_path):
+    model, processor = fresh("gated")
+    model.save_pretrained(tmp_path / "base")
+    unfreeze(model, names)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    cast_frozen(model, torch.bfloat16)
+    folder = save_light(model, processor, tmp_path / "light")
+    assert json.loads((folder / PINS_NAME).read_text())["frozen_dtype"] == "bfloat16"
+    loaded, _ = load_light(folder, base=tmp_path / "base" if from_base else None)
+    cast_frozen(model, torch.float32)  # exact, and what the layers that learned compute in
+    inputs = batch(random_rows(model, processor))
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, model.eval()(**inputs).logits)
+    assert trainable_names(loaded) == trainable_names(model)
 
 
 @pytest.mark.parametrize(

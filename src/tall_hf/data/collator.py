@@ -1,6 +1,7 @@
 """Rows of token ids to padded batches: a TALL's, with a loss on the missing word only, and those of a LayerFusionForCausalLM."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +9,9 @@ import torch
 from tall_hf.modeling.processing_layer_fusion import LayerFusionProcessor
 from tall_hf.modeling.processing_tall import TALLProcessor
 from tall_hf.modeling.text_rows_tall import pad_rows
+from tall_hf.modeling.words_tall import target_vocabulary
+
+from .words import is_word
 
 
 LOSS_POSITIONS = ("last_token", "last_word", "last_n", "continuation", "all")
@@ -23,7 +27,8 @@ class LastTokenCollator:
 
     Args:
         processor: the model's processor, for padding and start tokens and to know which tokens begin a word.
-        loss_positions: "last_word" learns every token of the last word, which is what the task asks for; "last_token"
+        loss_positions: "last_word" learns every token of the last word and of what is written behind it, such as a full stop
+            (`split_last_word` takes it off), which is what the task asks for; "last_token"
             only its last token, as the authors' code does; "last_n" the last `last_n` tokens; "continuation" every token
             behind the truncated sentence, several words where the corpus was truncated at random words; "all" the whole
             sentence, most of which the source side has read.
@@ -104,9 +109,23 @@ class LastTokenCollator:
         silent = max(0, len(target) - learned)
         return [-100] * silent + target[silent:]
 
+    @cached_property
+    def word_masks(self) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+        """Which target tokens begin a word, and which have a letter or a digit, each (vocabulary,).
+
+        The last word is the last one with a letter or a digit: a mark that stands alone begins none.
+        """
+        starts, continuations = self.processor.word_pieces()
+        lettered = torch.zeros_like(starts)
+        lettered[[index for piece, index in target_vocabulary(self.processor.tokenizer).items() if is_word(piece)]] = (
+            True
+        )
+        return starts, lettered & (starts | continuations)
+
     def _last_word_length(self, target: list[int]) -> int:
-        starts, _ = self.processor.word_pieces()
-        begins = [index for index, token in enumerate(target) if starts[token]]
+        starts, lettered = self.word_masks
+        last = max((index for index, token in enumerate(target) if lettered[token]), default=len(target))
+        begins = [index for index, token in enumerate(target[: last + 1]) if starts[token]]
         return len(target) - begins[-1] if begins else len(target)
 
 

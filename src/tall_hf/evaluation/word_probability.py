@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from tall_hf.modeling.text_rows_tall import pad_rows
-from tall_hf.modeling.words_tall import TRAILING_PUNCTUATION
+from tall_hf.modeling.words_tall import TRAILING_PUNCTUATION, target_vocabulary
 
 
 def word_log_probabilities(
@@ -57,7 +57,7 @@ def word_log_probabilities(
 
 def closing_tokens(tokenizer, continuations: torch.BoolTensor) -> list[int]:
     """Tokens of '.' and ',' right behind a word, as far as they count as its continuation."""
-    known = getattr(tokenizer, "target_encoder", None) or tokenizer.get_vocab()
+    known = target_vocabulary(tokenizer)
     ids = (known.get(mark) for mark in TRAILING_PUNCTUATION)
     return [index for index in ids if index is not None and index < len(continuations) and continuations[index]]
 

@@ -31,7 +31,10 @@ class LossCurriculum:
 
 
 def narrow_labels(
-    labels: torch.LongTensor, loss_positions: str, last_n: int | None, word_starts: torch.BoolTensor
+    labels: torch.LongTensor,
+    loss_positions: str,
+    last_n: int | None,
+    word_masks: tuple[torch.BoolTensor, torch.BoolTensor],
 ) -> torch.LongTensor:
     """Keep of a whole sentence's labels those at `loss_positions`, as LastTokenCollator would have made them.
 
@@ -39,7 +42,7 @@ def narrow_labels(
         labels: (batch, target length), -100 on either side of a row's tokens and nowhere between them.
         loss_positions: "last_token", "last_word", "last_n" or "all".
         last_n: how many tokens "last_n" keeps.
-        word_starts: which token ids begin a word, (vocabulary,); `processor.word_pieces()` gives it.
+        word_masks: which token ids begin a word, and which have a letter or a digit, as LastTokenCollator has them.
 
     Returns:
         Labels of the same shape, -100 where there is no loss any more.
@@ -49,7 +52,10 @@ def narrow_labels(
     tokens = labels != -100
     behind = tokens.flip(1).cumsum(1).flip(1)  # a row's tokens from here to its end: 1 at its last token
     if loss_positions == "last_word":
-        begins = tokens & word_starts.to(labels.device)[labels.clamp(min=0)]
+        begins, lettered = (tokens & mask.to(labels.device)[labels.clamp(min=0)] for mask in word_masks)
+        last_letter = torch.where(lettered, behind, behind.max() + 1).min(1, keepdim=True).values
+        # Marks that stand alone behind the last letter begin no word.
+        begins &= (behind >= last_letter) | ~lettered.any(1, keepdim=True)
         # A row in which no word begins, a target cut by truncation, is learned whole.
         whole = torch.where(begins.any(1), 0, behind.max(1).values)
         kept = torch.where(begins, behind, behind.max() + 1).min(1).values

@@ -76,14 +76,18 @@ def frozen_pins(model: FrozenPartsModel) -> dict:
     return {
         "components": model.config.components,
         "dtype": _dtype_name(model.dtype),
-        "frozen_dtype": _dtype_name(
-            next(w.dtype for w in model.frozen_parts[-1].parameters() if w.is_floating_point())
-        ),
+        "frozen_dtype": _dtype_name(_frozen_dtype(model)),
         "fingerprint": frozen_fingerprint(model),
         "unfrozen": sorted(
             name for name in trainable_names(model) if name.startswith(frozen) and ".lora_" not in name
         ),
     }
+
+
+def _frozen_dtype(model: FrozenPartsModel) -> torch.dtype:
+    """That of what stays frozen: weights inside the frozen parts that are trained are kept in the adapters' dtype."""
+    frozen = (w for part in reversed(model.frozen_parts) for w in part.parameters() if not w.requires_grad)
+    return next((weight.dtype for weight in frozen if weight.is_floating_point()), model.dtype)
 
 
 @contextlib.contextmanager
@@ -198,6 +202,9 @@ def load_light(
         model.config.components = pins["components"]  # they tell which parts were changed
     cast_frozen(model, getattr(torch, pins["frozen_dtype"]))
     check_pins(pins, frozen_fingerprint(model), folder)
+    if pins.get("unfrozen"):
+        # Layers of two dtypes inside one part compute under autocast alone, which only a training brings.
+        cast_frozen(model, getattr(torch, pins["dtype"]))
     if getattr(config, "lora", None):
         add_lora(model, **config.lora)
     try:
@@ -228,6 +235,7 @@ def check_pins(pins: dict, found: str, folder: str | os.PathLike) -> None:
         parts = ", ".join(
             f"{role} from {part['name_or_path']}" + (f"@{part['revision']}" if part.get("revision") else "")
             for role, part in (pins["components"] or {}).items()
+            if part.get("name_or_path") is not None
         )
         raise ValueError(
             f"The frozen weights are not those that {folder} was trained between: their fingerprint is {found}, and "
@@ -281,7 +289,7 @@ def _read_pins(folder: Path) -> dict:
 
 def _pinned_spec(role: str, pins: dict) -> str:
     part = (pins["components"] or {}).get(role)
-    if part is None:
+    if part is None or part.get("name_or_path") is None:
         raise ValueError(
             f"The checkpoint does not say where its part {role!r} came from; give the model it was trained from as `base`."
         )

@@ -160,6 +160,7 @@ class TALLTrainer(AdapterTrainer):
     def _narrow(self, batch):
         positions = self.curriculum.positions_at(self.state.global_step, self.state.max_steps)
         if positions != self.train_collator.loss_positions:
-            word_starts = self.processing_class.word_pieces()[0]
-            batch["labels"] = narrow_labels(batch["labels"], positions, self.args.last_n, word_starts)
+            batch["labels"] = narrow_labels(
+                batch["labels"], positions, self.args.last_n, self.train_collator.word_masks
+            )
         return batch

@@ -288,7 +288,10 @@ def _arguments(recipe: TuningRecipe, folder: Path, learning_rate: float, steps: 
 
 
 def _validation_loss(trainer: Trainer) -> float | None:
-    """Mean cross-entropy of the last words' tokens; None if it is not finite."""
+    """Cross-entropy of the last words, a mean over batches of each one's mean over tokens; None if it is not finite.
+
+    It chooses between settings of one approach, whose batches are the same; a TALL's is a mean over all tokens.
+    """
     loss = trainer.evaluate()["eval_loss"]
     return loss if math.isfinite(loss) else None
 

@@ -12,6 +12,7 @@ from tall_hf.components import PAPER_SAMPLING
 from tall_hf.data.words import strip_punctuation
 from tall_hf.fingerprints import model_fingerprint
 from tall_hf.modeling.text_rows_tall import pad_rows
+from tall_hf.modeling.words_tall import target_vocabulary
 
 from ..approach import PROTOCOLS, Answer, Approach, Loader, Question
 from ..word_probability import closing_tokens, word_log_probabilities
@@ -215,7 +216,7 @@ class PunctuationBlock(LogitsProcessor):
 
 def punctuation_tokens(tokenizer, vocab_size: int) -> torch.BoolTensor:
     """Which tokens of a sentencepiece vocabulary are punctuation and nothing else, (vocab_size,)."""
-    known = getattr(tokenizer, "target_encoder", None) or tokenizer.get_vocab()
+    known = target_vocabulary(tokenizer)
     punctuation = torch.zeros(vocab_size, dtype=torch.bool)
     for piece, index in known.items():
         text = piece.removeprefix("▁")
