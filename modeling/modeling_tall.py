@@ -260,19 +260,21 @@ class TALLForCausalLM(TALLTextMixin, TALLPreTrainedModel, GenerationMixin):
         The translators' decoders number positions by column, which is wrong for a row padded on the left, and add the
         position to the embedding. So the difference is put into the embedding: zero, exactly, where nothing is padded.
         """
-        # A static cache counts in a tensor.
-        past_length = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
         length = input_ids.shape[1]
-        check_length("decoder_input_ids", input_ids, self.config.max_target_length, past_length)
+        # A static cache counts in a tensor, and to read it would break a compiled graph.
+        if not torch.compiler.is_compiling():
+            past_length = int(past_length)
+            check_length("decoder_input_ids", input_ids, self.config.max_target_length, past_length)
+            if attention_mask is not None and attention_mask.shape != (input_ids.shape[0], past_length + length):
+                raise ValueError(
+                    f"`decoder_attention_mask` of shape {tuple(attention_mask.shape)} does not fit: it covers cached and new "
+                    f"tokens, {(input_ids.shape[0], past_length + length)}."
+                )
         embeddings = self.decoder.get_input_embeddings()(input_ids)
         if attention_mask is None:
             return embeddings
-        if attention_mask.shape != (input_ids.shape[0], past_length + length):
-            raise ValueError(
-                f"`decoder_attention_mask` of shape {tuple(attention_mask.shape)} does not fit: it covers cached and new "
-                f"tokens, {(input_ids.shape[0], past_length + length)}."
-            )
-        columns = torch.arange(past_length, past_length + length, device=input_ids.device)
+        columns = torch.arange(length, device=input_ids.device) + past_length
         rows = ((attention_mask != 0).long().cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
         correction = self._target_positions(rows) - self._target_positions(columns)
         # Marian multiplies the embeddings it is given by its scale before it adds the positions.
