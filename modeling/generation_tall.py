@@ -1,7 +1,6 @@
 """TALLTextMixin: what a TALL does from text to text - translate, the next words with probabilities, completion."""
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -293,7 +292,7 @@ class TALLTextMixin:
 
 
 def _check_count(name, count, least=1):
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
         raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}.")
 
 
