@@ -3,7 +3,8 @@
 python data.py he.yaml --data FOLDER --output outputs/hebrew/data
 
 Sentences are compared by their words, without case, punctuation and vowel points. What is kept to ask about is chosen by
-hash, and everything that translates it goes with it: its English, the other translations of that English, and so on.
+hash, and everything that translates it goes with it: its English, the other translations of that English, and so on. The
+language model reads whole paragraphs besides: none that has seven words in a row of such English.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import yaml
 
 from tall_hf.data.words import count_words, normalize, words_of
+from tall_hf.evaluation.scores import OVERLAP
 from tall_hf.files import atomic_write, write_json
 
 
@@ -116,6 +118,12 @@ def key(sentence: str) -> str:
     """What two spellings of a sentence have in common: its words, without case, punctuation and vowel points."""
     words = words_of(normalize(sentence, strip_niqqud=True))
     return " ".join(words).casefold() or sentence
+
+
+def runs(name: str) -> set[str]:
+    """All seven words in a row of a key; none of a shorter one."""
+    words = name.split()
+    return {" ".join(words[i : i + OVERLAP]) for i in range(len(words) - OVERLAP + 1)}
 
 
 def digest(text: str) -> bytes:
@@ -284,10 +292,12 @@ def write_data(language: dict, folder: Path, output: Path, subsets: Iterable[int
     write("pairs.train.jsonl", (pair(row) for row in pairs for _ in range(row.source.get("repeat", 1))))
     write("pairs.validation.jsonl", map(pair, divided["validation"][:limit]))
 
+    # A sentence that is kept away may stand in the middle of a paragraph.
+    away = {run for name in kept_away if name.startswith("en:") for run in runs(name.removeprefix("en:"))}
     english: dict[str, str] = {}
     for source in language["english"]:
         for row in read_rows(source, folder, niqqud):
-            if row.keys[0] not in kept_away:
+            if row.keys[0] not in kept_away and away.isdisjoint(runs(key(row.english))):
                 english.setdefault(row.keys[0], row.english)
     shuffled = sorted(english, key=digest)
     kept = min(limit, len(shuffled) // 10)

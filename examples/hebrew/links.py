@@ -22,7 +22,7 @@ import torch
 from data import other_sentences, read_jsonl
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from tall_hf.data.words import normalize, split_last_word, words_of
+from tall_hf.data.words import normalize, split_last_word, strip_punctuation, words_of
 from tall_hf.evaluation.approaches.language_model import LanguageModel
 from tall_hf.evaluation.build import model_loader
 from tall_hf.evaluation.kneser_ney import KneserNey, Spelling
@@ -51,7 +51,11 @@ def language_model(spec: str, questions: list[tuple[str, str]], batch_size: int)
     model, found = LanguageModel(llm, tokenizer, start), []
     for batch in batches(questions, batch_size, Path(spec).name, length=lambda question: len(question[0])):
         answers = model.next_words([text for text, _ in batch], 1)
-        found += [[best for best, _ in words] == [word] for words, (_, word) in zip(answers, batch, strict=True)]
+        # Judged as `tall evaluate` judges: an answer's punctuation is no part of it.
+        found += [
+            [strip_punctuation(best) for best, _ in words] == [word]
+            for words, (_, word) in zip(answers, batch, strict=True)
+        ]
     return share(found)
 
 

@@ -80,7 +80,10 @@ def folder(tmp_path_factory):
     lines = ["english\thebrew\tsource", *("\t".join(row) for row in rows)]
     (folder / "pairs.tsv").write_text("\n".join(lines) + "\n", "utf-8")
     (folder / "mono.txt").write_text("\n".join(mono) + "\n", "utf-8")
-    (folder / "english.txt").write_text("".join(f"{english}\n" for english, _ in pairs), "utf-8")
+    # News come in paragraphs, too.
+    paragraphs = [f"So it was. {english} Then came the night." for english, _ in pairs[:400:2]]
+    english = [*(english for english, _ in pairs), *paragraphs]
+    (folder / "english.txt").write_text("".join(f"{line}\n" for line in english), "utf-8")
     # What is tested on is in the files above, too, in another spelling.
     tested = [(english.lower(), hebrew.rstrip(".") + "!") for english, hebrew in people[:20] + pairs[600:620]]
     (folder / "test.tsv").write_text("".join("\t".join(pair) + "\n" for pair in tested), "utf-8")
@@ -132,6 +135,15 @@ def test_nothing_that_is_asked_or_tested_is_learned(folder, tmp_path):
     given_away = {data.key(english) for english, hebrew, _ in rows if data.key(hebrew) in questions}
     assert given_away and not given_away & _keys(tmp_path / "english.train.txt")
     assert not given_away & _keys(tmp_path / "pairs.train.jsonl", "english")
+    # Nor in the middle of a paragraph of the language model's.
+    long = {name for name in kept_away | given_away if len(name.split()) >= 7}
+    before, after = (
+        {name for name in _keys(path) if name.startswith("so it was")}
+        for path in (folder / "english.txt", tmp_path / "english.train.txt")
+    )
+    assert 50 < len(after) < len(before)
+    assert any(name in paragraph for name in long for paragraph in before)
+    assert not any(name in paragraph for name in long for paragraph in after)
 
 
 def test_what_translates_a_sentence_that_is_asked_is_not_learned_either():

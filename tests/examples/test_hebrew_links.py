@@ -45,3 +45,19 @@ def test_links_by_hand(tmp_path, part):
     labels = tokenizer(text_target="שלום עולם", add_special_tokens=False, return_tensors="pt")["input_ids"]
     by_hand = model(**tokenizer("Hello", return_tensors="pt"), labels=labels).loss.item()
     assert links.translator_back(str(back), ["Hello"], questions[2:], 4)["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_punctuation_is_no_part_of_an_answer(monkeypatch, part):
+    """As `tall evaluate` judges: a word with its question mark is that word."""
+    answers = {"in 30": [("years?", 0.5)], "on the": [("moon", 0.5)], "by": [("", 0.5)]}
+
+    class Asked:
+        def __init__(self, *parts):
+            pass
+
+        def next_words(self, texts, top_k):
+            return [answers[text] for text in texts]
+
+    monkeypatch.setattr(links, "LanguageModel", Asked)
+    questions = [("in 30", "years"), ("on the", "moon"), ("by", "car")]
+    assert links.language_model(str(part("qwen2")), questions, 2) == share([True, True, False])
